@@ -1,0 +1,100 @@
+"""The process contract: `python -m core run|inspect DIR` works on one job folder, `python -m core methods` prints the catalogue.
+
+Events go to standard output, one line of JSON each; commands come on standard input; all else that is printed goes to standard
+error. The exit code says how it ended, see `core/errors.py`; any other code than those is a crash, with its traceback on standard error.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from core import shim
+from core.errors import EXIT_DIVERGED, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, EXIT_YIELDED, Diverged, Refused
+from core.events import Refusal
+from core.wire import Stopped, Wire
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says and give the exit code."""
+    asked = _parser().parse_args(arguments)
+    if asked.command == "methods":
+        return _methods()
+    if asked.parent is not None:
+        shim.die_with_parent(asked.parent)
+    folder: Path = asked.folder.resolve()
+    try:
+        task = json.loads((folder / "job.json").read_text())
+    except OSError as wrong:
+        _parser().error(f"{folder} is no job folder: {wrong}")
+    runtime = task.pop("runtime", None) or {}
+    shim.limit(memory=asked.memory if runtime.get("device", "cpu") == "cpu" else None, nice=asked.nice)
+    return _work(asked.command, folder, task, runtime, Wire.open())
+
+
+def _work(command: str, folder: Path, task: dict[str, Any], runtime: dict[str, Any], wire: Wire) -> int:
+    try:
+        # Imported here: torch takes seconds, and the wire must hear a stop meanwhile.
+        if command == "inspect":
+            from core.inspect import inspect
+
+            inspect(folder, task, wire)
+        else:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+            from core.job import distil
+            from core.runtime import Runtime
+
+            distil(folder, task, Runtime.model_validate(runtime), wire)
+    except Refused as refused:
+        wire.tell(Refusal(refused.where, refused.reason, refused.hint, refused.code))
+        return EXIT_REFUSED
+    except Diverged as diverged:
+        wire.tell(Refusal("/recipe", str(diverged), "try a smaller learning rate, a warmup, or clip the gradient", "diverged"))
+        return EXIT_DIVERGED
+    except Stopped:
+        return EXIT_YIELDED
+    except (MemoryError, RuntimeError) as error:
+        code = _memory(error)
+        if code is None:
+            raise
+        where, hint = ("/recipe/batch_size", "a smaller batch_size, with accumulate, needs less") if command == "run" else ("/upload", "")
+        wire.tell(Refusal(where, f"out of memory: {str(error).splitlines()[0] if str(error) else 'nothing is left'}", hint, code))
+        return EXIT_OUT_OF_MEMORY
+    return 0
+
+
+def _memory(error: Exception) -> str | None:
+    """The code of an error that says memory is used up; None for any other."""
+    if isinstance(error, MemoryError):
+        return "oom_host"
+    if type(error).__name__ == "OutOfMemoryError":
+        return "oom_gpu"
+    # What torch's CPU allocator says is a plain RuntimeError.
+    return "oom_host" if "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error) else None
+
+
+def _methods() -> int:
+    from core.methods import catalogue
+
+    listed = {name: {"reference": method.reference, "parameters": method.model_json_schema()} for name, method in catalogue().items()}
+    sys.stdout.write(json.dumps(listed, indent=2) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m core", description="Retort's engine: one process, one job folder.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, does in (("run", "train, evaluate and export a student"), ("inspect", "look into an upload")):
+        command = commands.add_parser(name, help=does, description=does)
+        command.add_argument("folder", type=Path, metavar="DIR", help="the job folder, with job.json and in/")
+        command.add_argument("--parent", type=int, metavar="PID", help="die when this parent dies")
+        command.add_argument("--memory", type=int, metavar="BYTES", help="at most this much private memory (on the CPU only)")
+        command.add_argument("--nice", type=int, default=0, metavar="N", help="lower the priority")
+    commands.add_parser("methods", help="print every method with the JSON schema of its parameters")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

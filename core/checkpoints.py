@@ -1,0 +1,67 @@
+"""Checkpoints of one job on disk: written whole or not at all, at a steady cadence and on command, the last two kept."""
+
+import errno
+import hashlib
+import time
+from pathlib import Path
+
+from core.artifacts import settle
+from core.bench import Bench
+from core.events import Checkpointed, Log
+from core.wire import Wire
+
+_KEPT = 2
+_SHARE = 20
+"""A checkpoint is taken at most every 20 times as long as the last one took to write, so that writing costs 5 % at most."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Checkpoints:
+    """Keeps what a bench freezes to in `folder`/checkpoint; `look` is the control point of a job.
+
+    `seconds` apart, or as the cadence above allows; 0 means after every step. A full disk costs a checkpoint, not the job.
+    """
+
+    def __init__(self, folder: Path, wire: Wire, *, seconds: float) -> None:
+        self._folder, self._wire, self._seconds = folder / "checkpoint", wire, seconds
+        self._folder.mkdir(exist_ok=True)
+        for stale in self._folder.glob("*.part"):
+            stale.unlink()
+        self._last, self._cost = time.monotonic(), 0.0
+        self._bench: Bench | None = None
+
+    def keep(self, bench: Bench) -> None:
+        """Between two steps: take a checkpoint where one is due or asked for. Raises Stopped, after one, where a stop was asked for."""
+        self._bench = bench
+        due = time.monotonic() - self._last >= (max(self._seconds, _SHARE * self._cost) if self._seconds else 0)
+        if (due or self._wire.checkpoint.is_set()) and not self._wire.stop.is_set():  # a stop takes its own
+            self._wire.checkpoint.clear()
+            self._write(bench)
+        self.look()
+
+    def look(self, doing: str = "working") -> None:
+        """Between two pieces of other work: raises Stopped where a stop was asked for, after a checkpoint if training has begun."""
+        if self._wire.stop.is_set() and self._bench is not None:
+            self._write(self._bench)
+        self._wire.pulse(doing)
+
+    def _write(self, bench: Bench) -> None:
+        began = time.monotonic()
+        frozen = bench.freeze()
+        path = self._folder / f"{bench.done:08d}.safetensors"
+        part = path.with_suffix(".part")
+        try:
+            part.write_bytes(frozen)
+            settle(part, path)
+        except OSError as full:
+            part.unlink(missing_ok=True)
+            if full.errno not in _FULL:
+                raise
+            self._wire.tell(Log("the disk is full: no checkpoint was kept, the one before stands", "warning"))
+        else:
+            for old in sorted(self._folder.glob("*.safetensors"))[:-_KEPT]:
+                old.unlink()
+            digest = hashlib.sha256(frozen).hexdigest()
+            self._wire.tell(Checkpointed(bench.fit, bench.step, bench.done, f"checkpoint/{path.name}", digest, len(frozen)))
+        self._last = time.monotonic()
+        self._cost = self._last - began

@@ -1,0 +1,31 @@
+"""What is known of a dataset: enough to plan a job with it."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SPLITS = ("train", "validation", "test")
+
+
+class DatasetReport(BaseModel):
+    """The measurements of one dataset in canonical form.
+
+    `input` is the shape of one sample as a network meets it: (C, H, W) for images, (D,) for vectors. `counts` and `per_class` are by
+    split. `mean` and `std` (population) are per channel of the training split, or per feature for vectors, in data units: uint8 data
+    counts as [0, 1] after division by 255, float32 data keeps its own range. `range` is [0, 1] for uint8 and the least and greatest
+    value of all splits for float32. `notes` are sentences for the person who uploaded the data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: tuple[int, ...]
+    classes: int
+    class_names: tuple[str, ...]
+    counts: Mapping[str, int]
+    per_class: Mapping[str, tuple[int, ...]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    range: tuple[float, float]
+    dtype: Literal["uint8", "float32"]
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,91 @@
+"""Rows of one split: which samples, where they lie, and how they become tensors in the dataset's own range."""
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B samples: `x` (B, C, H, W) or (B, D) float32 in data range, `y` (B,) int64, `index` (B,) int64 the rows of the dataset.
+
+    `view` is the number of the augmented view: x is a function of (index, view).
+    """
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    view: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some samples of one split.
+
+    `bank` (N, H, W, C) or (N, D) and `labels` (N,) are the whole split as it lies on disk, memory-mapped; `position` (n,) says which of its
+    samples are meant; `first` is the row of the dataset at which the split begins, so that no two samples of a dataset share an index.
+    """
+
+    bank: NDArray[Any]
+    labels: NDArray[np.int64]
+    position: NDArray[np.int64]
+    first: int
+    classes: int
+
+    @classmethod
+    def whole(cls, bank: NDArray[Any], labels: NDArray[np.int64], *, first: int = 0, classes: int) -> "Rows":
+        """All samples of a split."""
+        return cls(bank, labels, np.arange(len(labels)), first, classes)
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def only(self, position: NDArray[np.int64]) -> "Rows":
+        """Some of the split's samples, by their place in the split."""
+        return Rows(self.bank, self.labels, position, self.first, self.classes)
+
+    @property
+    def x(self) -> NDArray[Any]:
+        """The samples as they are stored; no copy where all of the split is meant."""
+        return self.bank if len(self.position) == len(self.bank) else self.bank[self.position]
+
+    @property
+    def y(self) -> NDArray[np.int64]:
+        """The labels (n,)."""
+        return self.labels[self.position]
+
+    @property
+    def index(self) -> NDArray[np.int64]:
+        """The rows of the dataset (n,)."""
+        return self.first + self.position
+
+    def batches(self, size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """All samples once, in order, unaugmented, `size` at a time (the last batch may be smaller): what evaluation reads."""
+        bank = as_tensor(self.bank)
+        for start in range(0, len(self), size):
+            position = torch.from_numpy(self.position[start : start + size])
+            x = in_range(bank.index_select(0, position).to(device))
+            y = torch.from_numpy(self.labels[self.position[start : start + size]])
+            yield Batch(x, y.to(device), (position + self.first).to(device), 0)
+
+
+def as_tensor(array: NDArray[Any]) -> Tensor:
+    """A tensor over the same memory. It must not be written to: a memory-mapped file is read-only."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def in_range(stored: Tensor) -> Tensor:
+    """Stored samples (B, H, W, C) or (B, D) as networks meet them: (B, C, H, W) or (B, D) float32, uint8 divided by 255.
+
+    Images come out in torch's channels-last memory format.
+    """
+    x = stored.to(torch.float32) / 255 if stored.dtype == torch.uint8 else stored
+    return x.permute(0, 3, 1, 2) if x.ndim == 4 else x

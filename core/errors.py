@@ -1,0 +1,48 @@
+"""What can go wrong, as one tree, and the exit codes that carry it out of a child process.
+
+    RetortError
+    ├── Refused     the user's fault: names the field, the reason and what to try
+    ├── Diverged    training met a loss that is not finite
+    └── Corrupt     bytes that are not what their name says: the world's fault
+
+This module imports no torch: the worker reads it.
+"""
+
+EXIT_REFUSED = 10
+"""The child refused the job for good; its last event says why."""
+EXIT_DIVERGED = 11
+"""The loss stopped being finite; its last event says where."""
+EXIT_OUT_OF_MEMORY = 12
+"""Memory is used up; the last event says of what, with the code "oom_gpu" or "oom_host". Not final at once, unlike 10: another job may have
+held the memory, so it is tried once more; a second time it is the job that is too large, and trying again on the same limit is useless."""
+EXIT_YIELDED = 75
+"""The child was asked to stop, kept a checkpoint and hands the job back."""
+EXIT_ORPHANED = 99
+"""The child's parent was already dead when the child started."""
+
+
+class RetortError(Exception):
+    """The root of every error that Retort raises on purpose."""
+
+
+class Refused(RetortError):
+    """A request that cannot be carried out as it was made.
+
+    `where` is a JSON pointer into what the user sent ("/methods/0/temperature"), `reason` says what is wrong with it,
+    `hint` what to try, `code` is one word of the list in `db/states.py`.
+    """
+
+    def __init__(self, where: str, reason: str, *, hint: str = "", code: str = "invalid_input") -> None:
+        super().__init__(f"{where}: {reason}" if where else reason)
+        self.where = where
+        self.reason = reason
+        self.hint = hint
+        self.code = code
+
+
+class Diverged(RetortError):
+    """A loss that is not finite, at one step of one fit."""
+
+
+class Corrupt(RetortError):
+    """Bytes whose digest or structure is not what was promised."""

@@ -1,0 +1,226 @@
+"""A job folder carried out: what lies in it is opened and held against the plan, the run is driven, the student is exported."""
+
+from collections.abc import Generator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pydantic import ValidationError
+
+from core.anatomy import Anatomy, measure
+from core.artifacts import load_into
+from core.checkpoints import Checkpoints
+from core.data import Batches, Dataset, DatasetReport, Splits, open_dataset, subset
+from core.errors import Corrupt, Refused
+from core.events import Evaluated, Event, Exported, Phase, Result
+from core.export import Facts, export, versions
+from core.networks import Family, parse
+from core.plan import Plan, plan
+from core.random import key_of
+from core.run import run
+from core.runtime import Runtime
+from core.source import Sources
+from core.spec import JobSpec
+from core.taps import Tap, Tapped
+from core.wire import Wire
+
+_SAMPLE = 256
+"""Test images on which an export is compared with the student."""
+
+
+def distil(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) -> None:
+    """Train, evaluate and export the student of a job folder, telling every event; resumes from in/checkpoint.safetensors where that lies.
+
+    Raises Refused where the task or a file does not fit, Diverged, and Stopped once a checkpoint is kept.
+    """
+    wire.tell(Phase("staging"))
+    runtime.pin()
+    checkpoints = Checkpoints(folder, wire, seconds=runtime.checkpoint_seconds)
+    job = Job.open(folder, task)
+    checkpoints.look("staging")
+    splits = subset(job.data, job.spec.dataset)
+    sources = job.sources(splits, runtime.device)
+    student = job.new_student().to(runtime.device)
+    teacher = job.trained_teacher()
+    teacher = teacher and teacher.to(runtime.device)
+    checkpoints.look("staging")
+
+    resume = folder / "in" / "checkpoint.safetensors"
+    frozen = resume.read_bytes() if resume.exists() else None
+    test: Mapping[str, float] = {}
+    training = False
+    events = run(job.plan, teacher, student, sources, resume=frozen, keep=checkpoints.keep, report_seconds=runtime.report_seconds)
+    with closing(cast("Generator[Event | None]", events)):
+        for event in events:
+            if event is not None:
+                wire.tell(event)
+            match event:
+                case Phase(phase=phase):
+                    training = phase in ("transfer", "train")
+                case Evaluated(split="test", values=values):
+                    test = values
+            if not training:  # while training, `keep` looks
+                checkpoints.look("evaluating")
+
+    wire.tell(Phase("export"))
+    facts = job.facts(test, runtime.hardware())
+    sample = next(splits.test.batches(_SAMPLE, runtime.device)).x
+    made = []
+    for form in job.spec.exports:
+        checkpoints.look("exporting")
+        made.append(export(form, student, facts=facts, out=folder / "out", sample=sample))
+        wire.tell(made[-1])
+    wire.tell(Result(job.result(facts, made, runtime)))
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A network that takes part: its family and its measurements."""
+
+    family: Family
+    anatomy: Anatomy
+
+    @classmethod
+    def of(cls, asset: Mapping[str, Any], where: str) -> "Party":
+        """The party that a task describes. Raises Refused under `where`."""
+        family = parse(asset["architecture"], where=f"{where}/architecture")
+        return cls(family, measure(family, normalization=asset.get("normalization")))
+
+    @property
+    def normalization(self) -> dict[str, tuple[float, ...]] | None:
+        """{"mean", "std"} in data units, or None."""
+        if self.anatomy.mean is None or self.anatomy.std is None:
+            return None
+        return {"mean": self.anatomy.mean, "std": self.anatomy.std}
+
+    def tapped(self, weights: Path | None, taps: tuple[Tap, ...], *, where: str) -> Tapped:
+        """The network with the weights of a file, or with fresh ones from torch's generator."""
+        network = self.family.build()
+        if weights is not None:
+            load_into(network, weights, where=where)
+        return Tapped(network, taps=taps, mean=self.anatomy.mean, std=self.anatomy.std)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What lies in a job folder, opened, and the plan made of it."""
+
+    folder: Path
+    spec: JobSpec
+    teacher: Party | None
+    student: Party
+    data: Dataset
+    teachers_data: Dataset | None
+    plan: Plan
+
+    @classmethod
+    def open(cls, folder: Path, task: Mapping[str, Any]) -> "Job":
+        """Open a folder. Raises Refused as `plan` does, and Corrupt where a dataset is not the one that the task promises."""
+        spec = _spec(task["spec"])
+        teacher = Party.of(task["teacher"], "/teacher") if task.get("teacher") else None
+        student = Party.of(task["student"], "/student")
+        data = _dataset(folder / "in" / "dataset.safetensors", task.get("dataset"))
+        wanted = spec.teacher_dataset is not None
+        other = _dataset(folder / "in" / "teacher_dataset.safetensors", task.get("teacher_dataset")) if wanted else None
+        decided = plan(
+            spec,
+            teacher.anatomy if teacher else None,
+            student.anatomy,
+            dataset=data.report,
+            teacher_dataset=other.report if other else None,
+        )
+        return cls(folder, spec, teacher, student, data, other, decided)
+
+    def new_student(self) -> Tapped:
+        """The student with its initial weights: those that were given, or fresh ones drawn from the job's seed."""
+        given = self.folder / "in" / "student.safetensors"
+        torch.manual_seed(int(key_of(self.spec.seed, "student")) & (2**63 - 1))
+        return self.student.tapped(given if given.exists() else None, self.plan.student_taps, where="/student/weights")
+
+    def trained_teacher(self) -> Tapped | None:
+        """The teacher with its weights, where the job has one."""
+        if self.teacher is None:
+            return None
+        return self.teacher.tapped(self.folder / "in" / "teacher.safetensors", self.plan.teacher_taps, where="/teacher")
+
+    def sources(self, splits: Splits, device: str) -> Sources:
+        """The batches of every fit. Fits that read the same data in the same way share them, and the accelerator's memory with them."""
+        made: dict[tuple[object, ...], Batches] = {}
+        fits = []
+        for fit in self.plan.fits:
+            rows, ref = splits.train, self.spec.dataset
+            if fit.data == "teacher" and self.teachers_data is not None and self.spec.teacher_dataset is not None:
+                ref = self.spec.teacher_dataset
+                rows = subset(self.teachers_data, ref, where="/teacher_dataset").train
+            recipe = fit.recipe
+            key = (fit.data, recipe.batch_size, recipe.accumulate, recipe.augmentation)
+            if key not in made:
+                made[key] = Batches(
+                    rows,
+                    recipe.batch_size,
+                    seed=self.spec.seed,
+                    augmentation=recipe.augmentation,
+                    device=device,
+                    views=ref.views,
+                    view_seed=ref.view_seed,
+                    accumulate=recipe.accumulate,
+                )
+            fits.append(made[key])
+        if tuple(batches.steps for batches in fits) != self.plan.per_epoch:
+            raise RuntimeError(f"the data has {[batches.steps for batches in fits]} steps an epoch, the plan {self.plan.per_epoch}")
+        return Sources(fits, splits.validation, splits.test)
+
+    def facts(self, test: Mapping[str, float], hardware: str) -> Facts:
+        """What an export says about the student. `test` holds its figures, and the teacher's under "teacher."."""
+        theirs = {name.removeprefix("teacher."): value for name, value in test.items() if name.startswith("teacher.")}
+        if self.teacher is not None:
+            theirs["parameters"] = self.teacher.anatomy.parameters
+            theirs["bytes"] = (self.folder / "in" / "teacher.safetensors").stat().st_size
+        return Facts(
+            name=self.spec.name,
+            family=self.student.family,
+            normalization=self.student.normalization,
+            class_names=self.data.report.class_names,
+            range=self.data.report.range,
+            test={name: value for name, value in test.items() if not name.startswith("teacher.")},
+            teacher=theirs or None,
+            spec=self.spec.model_dump(mode="json"),
+            seed=self.spec.seed,
+            epochs=self.plan.epochs,
+            hardware=hardware,
+        )
+
+    def result(self, facts: Facts, made: list[Exported], runtime: Runtime) -> dict[str, Any]:
+        """The last words of a job."""
+        teacher = dict(facts.teacher or {})
+        parameters, size = teacher.pop("parameters", None), teacher.pop("bytes", None)
+        return {
+            "test": dict(facts.test),
+            "teacher": teacher or None,
+            "parameters": self.student.anatomy.parameters,
+            "bytes": next((exported.facts["bytes"] for exported in made if "bytes" in exported.facts), None),
+            "teacher_parameters": parameters,
+            "teacher_bytes": size,
+            "epochs": facts.epochs,
+            "versions": versions(),
+            "device": runtime.device,
+            "hardware": facts.hardware,
+            "seed": facts.seed,
+        }
+
+
+def _spec(fields: Mapping[str, Any]) -> JobSpec:
+    try:
+        return JobSpec.model_validate(fields)
+    except ValidationError as wrong:
+        error = wrong.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise Refused("/" + "/".join(str(part) for part in error["loc"]), error["msg"]) from wrong
+
+
+def _dataset(path: Path, promised: Mapping[str, Any] | None) -> Dataset:
+    dataset = open_dataset(path)
+    if promised is not None and DatasetReport.model_validate(promised) != dataset.report:
+        raise Corrupt(f"{path.name} is another dataset than the task promises")
+    return dataset

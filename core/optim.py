@@ -1,0 +1,174 @@
+"""How a fit learns: the recipe, its optimiser, and everything that moves with the clock."""
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from core.data.augment import Augmentation
+
+
+class Clock(NamedTuple):
+    """Where a fit stands before a step: `epoch` counts from 0 to `epochs` - 1, `step` from 0 to `steps` - 1."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+
+    @property
+    def progress(self) -> float:
+        """The fraction of the fit's steps that are done, in [0, 1)."""
+        return self.step / self.steps
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Linear(_Part):
+    """A weight that moves in a straight line and then stays: `{"linear": [4, 1], "until": 0.75}`."""
+
+    linear: tuple[Annotated[float, Field(ge=0, le=1e6)], Annotated[float, Field(ge=0, le=1e6)]] = Field(
+        description="The weight before the first epoch, and the weight from `until` on."
+    )
+    until: float = Field(1.0, gt=0, le=1, description="The fraction of the fit's epochs after which the second weight is reached.")
+
+    def __call__(self, clock: Clock) -> float:
+        """The weight of one epoch; epochs count from 1 here, as the published schedules do.
+
+        >>> Linear(linear=(4, 1), until=0.75)(Clock(epoch=0, epochs=4, step=0, steps=400))
+        3.0
+        """
+        start, end = self.linear
+        return start + (end - start) * min(1.0, (clock.epoch + 1) / clock.epochs / self.until)
+
+
+Weight = Annotated[float, Field(ge=0, le=1e6)] | Linear
+"""How much a term counts: a number, or a line over the epochs. A term of weight 0 is not evaluated."""
+
+
+class SGD(_Part):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: float = Field(0.1, gt=0, le=100, description="The learning rate that the schedule multiplies.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="How much of the last direction is kept.")
+    nesterov: bool = Field(True, description="Look ahead along the momentum; needs momentum.")
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="The L2 penalty on every parameter that learns.")
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "SGD":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+
+class AdamW(_Part):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: float = Field(1e-3, gt=0, le=10, description="The learning rate that the schedule multiplies.")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.999), description="Decay rates of the first and second moment."
+    )
+    eps: float = Field(1e-8, gt=0, le=1, description="Added to the root of the second moment.")
+    weight_decay: float = Field(1e-2, ge=0, le=1, description="The fraction of each parameter that a step removes, times the rate.")
+
+
+class _Schedule(_Part):
+    warmup: float = Field(0.0, ge=0, lt=1, description="The fraction of the fit's steps over which the rate rises from 0 in a line.")
+
+    def factor(self, step: int, steps: int) -> float:
+        """What the learning rate is multiplied with at one step: a pure function of the step."""
+        rising = round(self.warmup * steps)
+        return (step + 1) / rising if step < rising else self._after(step, rising, steps)
+
+    def _after(self, step: int, rising: int, steps: int) -> float:
+        raise NotImplementedError
+
+
+class Constant(_Schedule):
+    """The rate stays."""
+
+    name: Literal["constant"] = "constant"
+
+    def _after(self, step: int, rising: int, steps: int) -> float:
+        return 1.0
+
+
+class Drops(_Schedule):
+    """The rate is multiplied by `gamma` at each milestone."""
+
+    name: Literal["step"] = "step"
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5, 0.75), max_length=64, description="Fractions of the fit's steps, rounded to whole steps: 0.625 is epoch 150 of 240."
+    )
+    gamma: float = Field(0.1, gt=0, lt=1, description="The factor of one drop.")
+
+    def _after(self, step: int, rising: int, steps: int) -> float:
+        return self.gamma ** sum(step >= round(milestone * steps) for milestone in self.milestones)
+
+
+class Cosine(_Schedule):
+    """The rate falls along half a cosine (Loshchilov & Hutter 2017), step by step."""
+
+    name: Literal["cosine"] = "cosine"
+    final: float = Field(0.0, ge=0, lt=1, description="The fraction of the rate that is left at the end.")
+
+    def _after(self, step: int, rising: int, steps: int) -> float:
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
+
+
+class Recipe(_Part):
+    """How one fit learns. A step is one optimiser step.
+
+    A method's transfer fit states only what it needs otherwise than the job: `Recipe(epochs=20).over(job)` takes the rest from the job.
+    Milestones and warm-ups are fractions, so they fit a fit of any length.
+    """
+
+    epochs: int = Field(100, ge=1, le=100_000, description="Passes over the training data.")
+    batch_size: int = Field(128, ge=2, le=65_536, description="Samples in one forward pass.")
+    optimizer: Annotated[SGD | AdamW, Field(discriminator="name")] = Field(default=SGD(), description="What moves the parameters.")
+    schedule: Annotated[Constant | Drops | Cosine, Field(discriminator="name")] = Field(
+        default=Cosine(), description="How the learning rate moves over the fit."
+    )
+    task_weight: Weight = Field(1.0, description="The weight of the cross-entropy with the labels.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="`bf16` runs networks under bfloat16 autocast; `auto` is bf16 on a GPU that has it and fp32 elsewhere."
+    )
+    accumulate: int = Field(1, ge=1, le=1024, description="Batches whose gradients are averaged into one optimiser step.")
+    clip: float | None = Field(None, gt=0, le=1e6, description="The largest L2 norm of a step's whole gradient; none when left out.")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="The part of each label that is spread over all classes.")
+    augmentation: tuple[Augmentation, ...] = Field((), max_length=8, description="Random views of the training images, in this order.")
+    restart: bool = Field(False, description="Empty the optimiser's state at each drop of a step schedule.")
+
+    @model_validator(mode="after")
+    def _restart_needs_drops(self) -> "Recipe":
+        if self.restart and not isinstance(self.schedule, Drops):
+            raise ValueError("restart needs the schedule `step`: no other has drops")
+        return self
+
+    def over(self, job: "Recipe") -> "Recipe":
+        """This recipe with all that it leaves unsaid taken from the job's."""
+        return job.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate at one step of a fit of `steps` steps."""
+        return self.optimizer.lr * self.schedule.factor(step, steps)
+
+    def restarts(self, step: int, steps: int) -> bool:
+        """Whether the optimiser's state is emptied before this step."""
+        return self.restart and step > 0 and self.rate(step, steps) < self.rate(step - 1, steps)
+
+
+def optimiser(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """A new optimiser over some parameters; its rate is set at each step."""
+    match recipe.optimizer:
+        case SGD(lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay):
+            return torch.optim.SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay)
+        case AdamW(lr=lr, betas=betas, eps=eps, weight_decay=decay):
+            return torch.optim.AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=decay)

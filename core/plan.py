@@ -1,0 +1,223 @@
+"""Decide everything about a job before it runs, and refuse early with the field named."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from core.anatomy import Anatomy
+from core.data.report import DatasetReport
+from core.data.split import shares
+from core.errors import Refused
+from core.method import Fit, Lesson, Surgery, Weighted
+from core.optim import Recipe
+from core.random import key_of
+from core.rehearse import rehearse
+from core.spec import DatasetRef, JobSpec
+from core.taps import Tap
+from core.terms import CrossEntropy
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A job decided: what is done to the student, in order. Never sent anywhere: spec and anatomies are, and the plan
+    is made anew from them.
+
+    `fits` have whole recipes, the last is the training itself. `rows` are the training samples of each fit, `per_epoch`
+    its optimiser steps in one epoch. `same_classes` says that the teacher has as many classes as the student.
+    """
+
+    surgeries: tuple[Surgery, ...]
+    fits: tuple[Fit, ...]
+    rows: tuple[int, ...]
+    seed: int
+    same_classes: bool
+    evaluate: tuple[str, ...]
+
+    @property
+    def epochs(self) -> int:
+        """The epochs of all fits together: what the baseline gets."""
+        return sum(fit.recipe.epochs for fit in self.fits)
+
+    @property
+    def per_epoch(self) -> tuple[int, ...]:
+        """The optimiser steps in one epoch of each fit."""
+        return tuple(steps_of(rows, fit.recipe) for rows, fit in zip(self.rows, self.fits, strict=True))
+
+    @property
+    def steps(self) -> int:
+        """The optimiser steps of the whole job."""
+        return sum(steps * fit.recipe.epochs for steps, fit in zip(self.per_epoch, self.fits, strict=True))
+
+    @property
+    def teacher_taps(self) -> tuple[Tap, ...]:
+        """What a `Tapped` teacher must show."""
+        return tuple(sorted({tap for fit in self.fits for weighted in fit.terms.values() for tap in weighted.term.teacher_taps}))
+
+    @property
+    def student_taps(self) -> tuple[Tap, ...]:
+        """What a `Tapped` student must show."""
+        return tuple(sorted({tap for fit in self.fits for weighted in fit.terms.values() for tap in weighted.term.student_taps}))
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan for people."""
+        return {
+            "surgeries": len(self.surgeries),
+            "fits": [
+                {
+                    "phase": "train" if fit is self.fits[-1] else "transfer",
+                    "data": fit.data,
+                    "terms": sorted(fit.terms),
+                    "epochs": fit.recipe.epochs,
+                    "rows": rows,
+                    "steps": steps * fit.recipe.epochs,
+                }
+                for fit, rows, steps in zip(self.fits, self.rows, self.per_epoch, strict=True)
+            ],
+            "epochs": self.epochs,
+            "steps": self.steps,
+            "teacher_taps": list(self.teacher_taps),
+            "student_taps": list(self.student_taps),
+        }
+
+
+def plan(
+    spec: JobSpec,
+    teacher: Anatomy | None,
+    student: Anatomy,
+    *,
+    dataset: DatasetReport,
+    teacher_dataset: DatasetReport | None = None,
+) -> Plan:
+    """Decide a job from measurements alone. Raises `Refused` with a JSON pointer into the spec.
+
+    Pure: the same arguments make the same plan, initial weights of connectors included, and torch's generators are left as they were. Under
+    `torch.device("meta")` no connector takes memory.
+    """
+    _fits_together(spec, teacher, student, dataset)
+    lesson, surgeons = _lesson(spec, teacher, student)
+    task = Weighted(CrossEntropy(spec.recipe.label_smoothing), spec.recipe.task_weight)
+    train = Fit({"task": task, **lesson.train}, Recipe())
+    if all(weighted.asleep for weighted in train.terms.values()):
+        raise Refused("/recipe/task_weight", "every weight is 0, so there is nothing to learn", hint="give the task or a method a weight")
+    rows = []
+    for fit, where in zip((*lesson.transfer, train), (*surgeons, "/recipe"), strict=True):
+        rows.append(_rows(spec, fit, student, dataset, teacher_dataset, where=where))
+    return Plan(
+        surgeries=lesson.initialise,
+        fits=tuple(replace(fit, recipe=fit.recipe.over(spec.recipe)) for fit in (*lesson.transfer, train)),
+        rows=tuple(rows),
+        seed=spec.seed,
+        same_classes=teacher is not None and teacher.classes == student.classes,
+        evaluate=spec.evaluate,
+    )
+
+
+def training_rows(report: DatasetReport, ref: DatasetRef, *, where: str = "/dataset") -> int:
+    """How many samples a job trains on: what `core.data.subset` will find, from the report alone. `Refused` where there are too few."""
+    counts = {label: count for label, count in enumerate(report.per_class["train"]) if count}
+    if ref.take is not None and ref.take.per_class is not None:
+        label, fewest = min(counts.items(), key=lambda item: item[1])
+        if fewest < ref.take.per_class:
+            raise Refused(f"{where}/take/per_class", f"class {label} has {fewest} training samples, {ref.take.per_class} are asked for")
+        counts = dict.fromkeys(counts, ref.take.per_class)
+    elif ref.take is not None:
+        whole = sum(counts.values())
+        total = ref.take.total if ref.take.total is not None else round((ref.take.fraction or 0) * whole)
+        if not len(counts) <= total <= whole:
+            field = "total" if ref.take.total is not None else "fraction"
+            reason = f"{total} samples are asked for; there are {whole} in {len(counts)} classes"
+            raise Refused(f"{where}/take/{field}", reason, hint="at least one of each class, at most all")
+        counts = {label: share for label, share in shares(counts, total).items() if share}
+    n = sum(counts.values())
+    if not ref.validation or "validation" in report.counts:
+        return n
+    aside = shares(counts, max(1, round(ref.validation * n)))
+    kept = n - sum(min(share, counts[label] - 1) for label, share in aside.items())
+    if kept == n:
+        raise Refused(f"{where}/validation", f"{n} samples are too few to set some aside for validation", hint="take more, or say 0")
+    return kept
+
+
+def steps_of(rows: int, recipe: Recipe) -> int:
+    """The optimiser steps of one epoch over so many samples; a single left-over sample joins the batch before."""
+    whole, left = divmod(rows, recipe.batch_size * recipe.accumulate)
+    return max(1, whole + (left > 1))
+
+
+def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dataset: DatasetReport) -> None:
+    if student.input != dataset.input:
+        raise Refused(
+            "/student/architecture",
+            f"the student takes inputs of {_shape(student.input)}, the dataset has {_shape(dataset.input)}",
+            hint=f'an architecture with "input": {list(dataset.input)}',
+        )
+    if student.classes != dataset.classes:
+        raise Refused(
+            "/student/architecture",
+            f"the student has {student.classes} outputs, the dataset has {dataset.classes} classes",
+            hint=f'an architecture with "classes": {dataset.classes}',
+        )
+    if spec.recipe.augmentation and len(dataset.input) != 3:
+        raise Refused("/recipe/augmentation", "the dataset holds vectors; crops and flips need images", hint="leave augmentation empty")
+    for method in spec.methods:
+        if method.needs_teacher and teacher is None:
+            raise Refused("/teacher", f"the method {method.name!r} needs a teacher", hint="name a teacher, or leave the method out")
+    if teacher is not None and teacher.input != dataset.input:
+        raise Refused(
+            "/teacher",
+            f"the teacher takes inputs of {_shape(teacher.input)}, the dataset has {_shape(dataset.input)}",
+            hint="teacher, student and dataset must have one input shape",
+        )
+    if "agreement" in spec.evaluate and (teacher is None or teacher.classes != student.classes):
+        where = f"/evaluate/{spec.evaluate.index('agreement')}"
+        raise Refused(where, "agreement needs a teacher with the student's classes", hint="leave agreement out")
+
+
+def _lesson(spec: JobSpec, teacher: Anatomy | None, student: Anatomy) -> tuple[Lesson, list[str]]:
+    """The sum of the methods' lessons, every term checked, and for each transfer fit the pointer of the method that brought it."""
+    whole, owners = Lesson(), []
+    for ordinal, method in enumerate(spec.methods):
+        where = f"/methods/{ordinal}"
+        try:
+            with torch.random.fork_rng(devices=[]):
+                # Connectors draw their initial weights here; a method added behind does not change them.
+                torch.default_generator.manual_seed(int(key_of(spec.seed, "lesson", ordinal)) & (2**63 - 1))
+                lesson = method.lesson(teacher, student)
+            whole = whole + lesson
+        except Refused as refused:
+            pointer = f"{where}/name" if refused.where == "/methods" else where + refused.where.removeprefix(where)
+            raise Refused(pointer, refused.reason, hint=refused.hint, code=refused.code) from refused
+        owners += [where] * len(lesson.transfer)
+        for terms in (*(fit.terms for fit in lesson.transfer), lesson.train):
+            for name, weighted in terms.items():
+                rehearse(name, weighted.term, method, teacher=teacher, student=student, where=where)
+    if "task" in whole.train:
+        raise Refused("/methods", "a method brings the term 'task', which is the recipe's")
+    return whole, owners
+
+
+def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, teacher_dataset: DatasetReport | None, *, where: str) -> int:
+    """The training samples of a fit; `Refused` where its data, its modules or its batch do not fit."""
+    for prefix in fit.only:
+        if not any(name.startswith(f"{prefix}.") for name in student.weights):
+            raise Refused(where, f"the student has no module {prefix!r} that could learn")
+    ref, report, place = spec.dataset, dataset, "/dataset"
+    if fit.data == "teacher":
+        if spec.teacher_dataset is None or teacher_dataset is None:
+            raise Refused("/teacher_dataset", "a method trains on the teacher's data, and none is named", hint="name the teacher's dataset")
+        if teacher_dataset.input != student.input:
+            raise Refused(
+                "/teacher_dataset", f"its inputs are {_shape(teacher_dataset.input)}, those of the networks {_shape(student.input)}"
+            )
+        ref, report, place = spec.teacher_dataset, teacher_dataset, "/teacher_dataset"
+    rows, recipe = training_rows(report, ref, where=place), fit.recipe.over(spec.recipe)
+    if recipe.batch_size * recipe.accumulate > rows:
+        asked = f"{recipe.batch_size}" + (f" × {recipe.accumulate}" if recipe.accumulate > 1 else "")
+        hint = f"at most {rows // recipe.accumulate}; validation and take leave {rows} of {report.counts['train']}"
+        raise Refused("/recipe/batch_size", f"a step of {asked} samples is larger than the training set of {rows}", hint=hint)
+    return rows
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(str(extent) for extent in shape)

@@ -1,0 +1,68 @@
+"""A whole job: surgeries, every fit of the plan in turn, and the test at the end, as one stream of events."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from core.bench import Bench
+from core.evaluate import evaluate
+from core.events import Evaluated, Event, Phase
+from core.fit import fit
+from core.plan import Plan
+from core.random import key_of
+from core.source import Live, Sources
+from core.taps import Tapped
+
+
+def run(
+    plan: Plan,
+    teacher: Tapped | None,
+    student: Tapped,
+    sources: Sources,
+    *,
+    resume: bytes | None = None,
+    keep: Callable[[Bench], None],
+    report_seconds: float = 0.5,
+) -> Iterator[Event | None]:
+    """Carry out a plan; the student is trained in place, on the device it lies on.
+
+    After each yield of a fit, when the consumer has told the event and asks for the next one, `keep(bench)` is called:
+    there a checkpoint may be taken with `bench.freeze()`, and an exception raised there ends the run between two steps.
+    `None` means: nothing to tell, but here is a moment to look for a stop. `resume` is what a bench of the same plan
+    once froze to.
+
+    Validation is examined after each epoch. The test split is read once, at the end, by the student of the last epoch;
+    where a teacher has the same classes its values stand beside the student's as "teacher.accuracy" and so on.
+    """
+    bench = Bench(plan.fits, [batches.steps for batches in sources.fits], student, teacher, seed=plan.seed, report_seconds=report_seconds)
+    if resume is not None:
+        bench.thaw(resume)
+    elif plan.surgeries:
+        yield Phase("initialise", 0, bench.of)
+        x = sources.fits[-1](0, 0).x
+        for ordinal, surgery in enumerate(plan.surgeries):
+            generator = torch.Generator().manual_seed(int(key_of(plan.seed, "surgery", ordinal)) & (2**63 - 1))
+            surgery(teacher, student, x, generator)
+            yield None
+    while True:
+        yield Phase(bench.phase, bench.fit, bench.of)
+        source = Live(sources.fits[bench.fit], teacher)
+        for event in fit(bench, source, sources.validation):
+            yield event
+            keep(bench)
+        if bench.fit == len(plan.fits) - 1:
+            break
+        bench.enter(bench.fit + 1)
+    yield Phase("evaluate", bench.fit, bench.of)
+    values: dict[str, float] = {}
+    against = teacher if "agreement" in plan.evaluate else None
+    tests = {"": evaluate(student, sources.test, against=against, device=bench.device)}
+    if teacher is not None and plan.same_classes:
+        tests["teacher."] = evaluate(teacher, sources.test, device=bench.device)
+    for prefix, test in tests.items():
+        for found in test:
+            if found is None:
+                yield None
+            else:
+                values |= {prefix + name: value for name, value in found.items()}
+    yield Evaluated(bench.fit, bench.now.recipe.epochs - 1, bench.done, "test", values)

@@ -1,0 +1,132 @@
+"""What a user asks for: the job spec, and what makes two of them the same training."""
+
+import hashlib
+import json
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from core.method import Method
+from core.methods import catalogue
+from core.optim import Recipe, Weight
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _id(prefix: str, what: str) -> Any:
+    return Field(pattern=rf"^{prefix}_[0-9a-z]{{1,64}}$", description=f"The id of {what}.")
+
+
+_Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+class Take(_Part):
+    """A part of the training split, stratified and seeded. Exactly one of the three."""
+
+    total: int | None = Field(None, ge=1, description="This many images in all, in the proportions of the classes.")
+    per_class: int | None = Field(None, ge=1, description="This many images of every class.")
+    fraction: float | None = Field(None, gt=0, le=1, description="This part of the images of every class.")
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Take":
+        if sum(value is not None for value in (self.total, self.per_class, self.fraction)) != 1:
+            raise ValueError("take needs exactly one of total, per_class and fraction")
+        return self
+
+
+class DatasetRef(_Part):
+    """A dataset and how this job divides it."""
+
+    id: str = _id("ds", "a dataset")
+    take: Take | None = Field(None, description="Use only a part of the training split.")
+    validation: float = Field(
+        0.1, ge=0, le=0.9, description="The part of the training images that is set aside where the dataset has no validation split."
+    )
+    seed: _Seed = Field(0, description="Which images are taken and set aside.")
+    views: int | None = Field(
+        None, ge=1, le=100_000, description="How many augmented views of an image exist; epochs without end when left out."
+    )
+    view_seed: _Seed = Field(0, description="The draws of the views; apart from the job's seed, so that jobs may share them.")
+
+
+class StudentRef(_Part):
+    """The network to train."""
+
+    architecture: str = _id("arc", "an architecture")
+    weights: str | None = Field(
+        None, pattern=r"^(upl|art)_[0-9a-z]{1,64}$", description="An upload or an artifact to start from; fresh weights when left out."
+    )
+
+
+class Limits(_Part):
+    """What a job may use."""
+
+    seconds: float | None = Field(None, gt=0, le=1e8, description="The longest time the job may run, all attempts together.")
+
+
+if TYPE_CHECKING:
+    AnyMethod = Method
+else:
+    _kinds = tuple(catalogue().values())
+    # With a single method in the folder there is nothing to discriminate, and pydantic refuses to.
+    AnyMethod = Annotated[reduce(or_, _kinds), Field(discriminator="name")] if len(_kinds) > 1 else _kinds[0]
+
+
+class JobSpec(_Part):
+    """A distillation job, whole: nothing else decides how the student is trained."""
+
+    name: str = Field("", max_length=200, description="For people.")
+    teacher: str | None = Field(
+        None, pattern=r"^tch_[0-9a-z]{1,64}$", description="The id of a teacher; left out where no method needs one."
+    )
+    student: StudentRef
+    dataset: DatasetRef
+    teacher_dataset: DatasetRef | None = Field(None, description="The teacher's own data, where a method trains on it.")
+    methods: tuple[AnyMethod, ...] = Field(
+        (), max_length=16, description="What the teacher teaches; their lessons add up. None is the baseline."
+    )
+    recipe: Recipe = Field(default=Recipe(), description="How the student learns.")
+    evaluate: tuple[Literal["accuracy", "agreement"], ...] = Field(
+        ("accuracy",), max_length=8, description="What is measured on the test split; `agreement` is with the teacher."
+    )
+    exports: tuple[Literal["safetensors"], ...] = Field(("safetensors",), max_length=8, description="The formats of the student's files.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run: `auto` takes any worker, `cuda` only one with a GPU.")
+    limits: Limits = Field(default=Limits(), description="When to stop the job whatever it has reached.")
+    seed: _Seed = Field(0, description="Initial weights, order of the data, dropout and the draws of the terms.")
+    metadata: dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
+        default={}, max_length=16, description="The user's own notes."
+    )
+
+
+_NO_PART_OF_TRAINING = {"name", "metadata", "limits", "exports", "evaluate"}
+
+
+def identity(spec: JobSpec) -> str:
+    """The sha256 of all that training depends on: two specs with one identity train the same student. Defaults written
+    out or left out are one.
+    """
+    depends = spec.model_dump(mode="json", exclude=_NO_PART_OF_TRAINING)
+    return hashlib.sha256(json.dumps(depends, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def baseline(spec: JobSpec, epochs: int) -> JobSpec:
+    """The same job without a teacher: no methods, the task loss alone, and as many `epochs` as all fits of the plan
+    together (`Plan.epochs`).
+    """
+    return spec.model_copy(
+        update={
+            "name": f"{spec.name} (baseline)".strip()[-200:],
+            "teacher": None,
+            "teacher_dataset": None,
+            "methods": (),
+            "recipe": spec.recipe.model_copy(update={"task_weight": 1.0, "epochs": epochs}),
+            "evaluate": tuple(name for name in spec.evaluate if name != "agreement"),
+        }
+    )
+
+
+__all__ = ["DatasetRef", "JobSpec", "Limits", "StudentRef", "Take", "Weight", "baseline", "identity"]

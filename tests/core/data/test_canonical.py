@@ -1,0 +1,90 @@
+"""The canonical form on disk."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from core.artifacts import read_header
+from core.data import open_dataset
+from core.data.canonical import Writer
+from core.errors import Refused
+
+Y = {"train": np.array([0, 1, 1]), "test": np.array([1, 0])}
+X = {"train": np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), "test": np.zeros((2, 2, 2, 1), np.uint8)}
+
+
+def write(path: Path, dtype: Literal["uint8", "float32"] = "uint8", names: tuple[str, ...] = ("no", "yes")) -> Path:
+    with Writer(path, sample=(2, 2, 1), dtype=dtype, labels=Y, class_names=names) as writer:
+        for split in ("test", "train"):
+            for row in X[split]:
+                writer.append(split, row[None].astype(dtype))
+        writer.finish()
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_the_file_is_aligned_and_the_reference_library_reads_it(tmp_path: Path, dtype: Literal["uint8", "float32"]) -> None:
+    path = write(tmp_path / "d.safetensors", dtype)
+    header = read_header(path)
+    assert header.start % 64 == 0
+    assert all(entry.begin % {"I64": 8, "F32": 4, "U8": 1}[entry.dtype] == 0 for entry in header.tensors.values())
+    whole = load_file(path)
+    assert whole["train.x"].tolist() == X["train"].tolist()
+    assert whole["test.y"].tolist() == [1, 0]
+
+
+def test_what_was_written_is_mapped_and_never_written_to(tmp_path: Path) -> None:
+    dataset = open_dataset(write(tmp_path / "d.safetensors"))
+    train, test = dataset.split("train"), dataset.split("test")
+    assert (train.x.tolist(), train.y.tolist(), train.index.tolist()) == (X["train"].tolist(), [0, 1, 1], [0, 1, 2])
+    assert test.index.tolist() == [3, 4]
+    assert not train.bank.flags.writeable
+    with pytest.raises(KeyError):
+        dataset.split("validation")
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ('"' * 200, "é🙂" * 100)])
+def test_the_reserved_header_holds_any_report(tmp_path: Path, names: tuple[str, str]) -> None:
+    assert open_dataset(write(tmp_path / "d.safetensors", "float32", names)).report.class_names == names
+
+
+def test_a_writer_that_is_left_by_an_error_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ValueError, match="expected uint8"),
+        Writer(tmp_path / "d", sample=(2,), dtype="uint8", labels=Y, class_names=("a", "b")) as writer,
+    ):
+        writer.append("train", np.zeros((1, 3), np.uint8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_of_terabytes_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    labels = {"train": np.broadcast_to(np.int64(0), 1 << 30), "test": Y["test"]}
+    with pytest.raises(Refused, match="canonical form"):
+        Writer(tmp_path / "d", sample=(1024, 1024, 3), dtype="float32", labels=labels, class_names=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train.y": np.array([0, 1, 2])}, "a label of the train split is not in 0 to 1"),
+        ({"train.y": np.array([0, -1, 1])}, "a label of the train split is not in 0 to 1"),
+        ({"train.y": np.array([0, 1])}, "not those of its report"),
+        ({"train.x": X["train"].astype(np.float32)}, "not those of its report"),
+        ({"extra": np.zeros(1)}, "not those of its report"),
+    ],
+)
+def test_arrays_that_are_not_those_of_the_report_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    path = write(tmp_path / "d.safetensors")
+    metadata = dict(read_header(path).metadata)
+    save_file({**load_file(path), **change}, path, metadata)
+    with pytest.raises(Refused, match=message):
+        open_dataset(path)
+
+
+def test_a_file_of_weights_is_no_dataset(tmp_path: Path) -> None:
+    save_file({"w": np.zeros(2)}, tmp_path / "w")
+    with pytest.raises(Refused, match="no report"):
+        open_dataset(tmp_path / "w")

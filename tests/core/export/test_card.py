@@ -1,0 +1,52 @@
+"""The model card."""
+
+import pytest
+
+from core.export.card import card
+from tests.core.export.test_safetensors import facts_of
+
+MEASURED = {"parameters": 1_234, "bytes": 5_678}
+VERSIONS = {"retort": "0.1.0", "torch": "2.13.0"}
+
+
+def test_teacher_and_student_stand_side_by_side_with_their_n() -> None:
+    page = card(facts_of(), MEASURED, VERSIONS)
+    assert "| teacher | 97.50 % | 360 | 24,058 | 98,000 |\n| student | 91.25 % | 360 | 1,234 | 5,678 |" in page
+
+
+def test_seed_hardware_and_versions_stand_by_the_figures() -> None:
+    assert "Seed 7; cpu, 2 threads; retort 0.1.0, torch 2.13.0." in card(facts_of(), MEASURED, VERSIONS)
+
+
+def test_a_baseline_has_no_teacher_and_says_so() -> None:
+    page = card(facts_of(teacher=None, spec={"methods": []}), MEASURED, VERSIONS)
+    assert "| teacher |" not in page
+    assert "without a teacher" in page
+
+
+def test_a_sum_of_methods_is_named_as_one() -> None:
+    assert "distilled with ab + kd" in card(facts_of(spec={"methods": [{"name": "ab"}, {"name": "kd"}]}), MEASURED, VERSIONS)
+
+
+def test_a_teacher_that_was_not_measured_has_no_accuracy() -> None:
+    page = card(facts_of(teacher={"parameters": 24_058}), MEASURED, VERSIONS)
+    assert "| teacher | not measured |  | 24,058 |  |" in page
+
+
+@pytest.mark.parametrize(
+    ("normalization", "line"),
+    [
+        (None, "logits = network(x)\n"),
+        (
+            {"mean": [0.5], "std": [0.25]},
+            "logits = network((x - torch.tensor([0.5]).view(-1, 1, 1)) / torch.tensor([0.25]).view(-1, 1, 1))\n",
+        ),
+    ],
+)
+def test_the_lines_that_load_it_normalise_as_the_network_does(normalization: dict[str, list[float]] | None, line: str) -> None:
+    assert line in card(facts_of(normalization=normalization), MEASURED, VERSIONS)
+
+
+def test_a_name_is_a_line_and_no_markup() -> None:
+    page = card(facts_of(name="good\n# <script>alert(1)</script> | `x` [a](b)"), MEASURED, VERSIONS)
+    assert page.splitlines()[0] == "# good script alert(1) /script x a (b)"

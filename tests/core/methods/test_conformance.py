@@ -1,0 +1,207 @@
+"""What every method of the catalogue must do; a new file in `core/methods` is tested by being there.
+
+A teacher that has learnt something teaches a small student; each term of a method is looked at alone.
+"""
+
+import inspect
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import jsonschema
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from core.anatomy import measure
+from core.bench import Bench
+from core.data import Batches
+from core.errors import Refused
+from core.fit import fit
+from core.method import Fit, Lesson, Method, Weighted
+from core.methods import catalogue
+from core.methods.kd import KD
+from core.networks import Family
+from core.objective import losses_of
+from core.optim import SGD, Constant, Recipe
+from core.source import Live
+from tests.core import toys
+from tests.core.toys import Job, Toy, ToyMethod, spec, tapped
+
+TEACHER, STUDENT = Toy(width=6), Toy(width=4)
+METHODS: dict[str, type[Method]] = {**catalogue(), "toy": ToyMethod}
+DATA = {"teacher_dataset": {"id": "ds_2", "validation": 0.0}}
+
+every_method = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)
+
+
+@cache
+def wise() -> Mapping[str, Tensor]:
+    """The weights of a teacher that was trained, by this same engine, with no method at all."""
+    recipe = Recipe(epochs=12, batch_size=8, optimizer=SGD(lr=0.05))
+    return toys.play(toys.make(spec(teacher=False, recipe=recipe), student=TEACHER), freeze=False).weights
+
+
+def made(*methods: Method, student: Family = STUDENT, initial: int = 0, **asked: Any) -> Job:
+    return toys.make(spec(*methods, **DATA | asked), teacher=TEACHER, student=student, initial=initial, teacher_weights=wise())
+
+
+def lesson(kind: type[Method]) -> Lesson:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return kind(name=kind.model_fields["name"].default).lesson(measure(TEACHER), measure(STUDENT))
+
+
+def method(kind: type[Method]) -> Method:
+    return kind(name=kind.model_fields["name"].default)
+
+
+def alone(kind: type[Method], *, steps: int, twin: bool = False) -> list[tuple[str, Bench, Live]]:
+    """A bench for each term of each fit of a method, with that term alone at weight 1."""
+    found = []
+    for fit_of in (*lesson(kind).transfer, Fit(lesson(kind).train, Recipe())):
+        for name in fit_of.terms:
+            term = fit_of.terms[name].term
+            student = tapped(TEACHER if twin else STUDENT, term.student_taps, seed=3)
+            teacher = tapped(TEACHER, term.teacher_taps, seed=4)
+            teacher.network.load_state_dict(dict(wise()))
+            if twin:
+                student.network.load_state_dict(dict(wise()))
+            recipe = Recipe(epochs=max(1, steps // 3), batch_size=8, schedule=Constant(), optimizer=SGD(lr=0.02, weight_decay=0))
+            batches = Batches(toys.squares(24), 8, seed=0)
+            bench = Bench([Fit({name: Weighted(term, 1.0)}, recipe)], [batches.steps], student, teacher, seed=0, report_seconds=0)
+            found.append((name, bench, Live(batches, teacher)))
+    return found
+
+
+def loss_of(bench: Bench, source: Live) -> Tensor:
+    batch, views = source(0, 0, bench.terms)
+    losses, _ = losses_of(bench, batch, views, terms=bench.terms, epoch=0, classes=None)
+    (loss,) = losses.values()
+    return loss
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_the_name_is_the_files_name_and_the_file_reads_like_its_paper(name: str) -> None:
+    kind = catalogue()[name]
+    assert kind.model_fields["name"].default == name
+    assert inspect.getmodule(kind).__name__ == f"core.methods.{name}"  # type: ignore[union-attr]
+    text = inspect.getmodule(kind).__doc__ or ""
+    assert ">>>" in text
+    assert "Reference:" in text
+    assert len(kind.reference) > 20
+    assert kind.__doc__
+    assert all(field.description for field_name, field in kind.model_fields.items() if field_name != "name")
+
+
+@every_method
+def test_the_schema_round_trips_and_unknown_keys_are_refused(kind: type[Method]) -> None:
+    value = method(kind)
+    document = value.model_dump(mode="json")
+    jsonschema.validate(document, kind.model_json_schema())
+    assert kind.model_validate(document) == value
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        kind.model_validate({**document, "no_such_parameter": 1})
+
+
+@every_method
+def test_a_lesson_is_pure(kind: type[Method]) -> None:
+    teacher, student = measure(TEACHER), measure(STUDENT)
+    before = (teacher.model_dump_json(), student.model_dump_json())
+    first, second = lesson(kind), lesson(kind)
+    assert (teacher.model_dump_json(), student.model_dump_json()) == before
+    assert list(first.train) == list(second.train)
+    assert len(first.initialise) == len(second.initialise)
+    for one, other in zip((*first.transfer, Fit(first.train, Recipe())), (*second.transfer, Fit(second.train, Recipe())), strict=True):
+        assert (list(one.terms), one.only, one.data, one.teacher_mode, one.recipe) == (
+            list(other.terms), other.only, other.data, other.teacher_mode, other.recipe,
+        )  # fmt: skip
+        for name in one.terms:
+            ours, theirs = one.terms[name].term.state_dict(), other.terms[name].term.state_dict()
+            assert ours.keys() == theirs.keys()
+            assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@every_method
+def test_term_names_are_their_own(kind: type[Method]) -> None:
+    names = {name for fit_of in (*lesson(kind).transfer, Fit(lesson(kind).train, Recipe())) for name in fit_of.terms}
+    assert not names & {"task", "loss", "lr"}
+    assert not any("/" in name for name in names)
+
+
+@every_method
+def test_each_term_is_a_finite_scalar_with_a_gradient_in_the_student_and_none_in_the_teacher(kind: type[Method]) -> None:
+    for name, bench, source in alone(kind, steps=3):
+        loss = loss_of(bench, source)
+        assert loss.shape == (), name
+        assert loss.isfinite(), name
+        loss.backward()  # type: ignore[no-untyped-call]
+        gradients = [parameter.grad for parameter in bench.student.network.parameters() if parameter.grad is not None]
+        assert gradients, name
+        assert all(gradient.isfinite().all() for gradient in gradients), name
+        assert any(gradient.abs().sum() > 0 for gradient in gradients), name
+        assert bench.teacher is not None
+        assert all(parameter.grad is None for parameter in bench.teacher.parameters()), name
+
+
+@every_method
+def test_where_student_and_teacher_are_one_network_each_term_has_its_stated_optimum(kind: type[Method]) -> None:
+    for name, bench, source in alone(kind, steps=3, twin=True):
+        term = bench.terms[name]
+        if term.optimum is None:
+            continue
+        bench.student.eval()  # the teacher is, and batch statistics of a batch are not those of training
+        loss = loss_of(bench, source)
+        assert loss.item() == pytest.approx(term.optimum, abs=1e-5), name
+        gradients = torch.autograd.grad(loss, list(bench.student.network.parameters()), allow_unused=True)
+        assert all(gradient is None or gradient.abs().max() < 1e-3 for gradient in gradients), name
+
+
+@every_method
+def test_thirty_steps_lower_each_term(kind: type[Method]) -> None:
+    for name, bench, source in alone(kind, steps=30):
+        told = [event.values[name] for event in fit(bench, source, None) if event is not None]  # type: ignore[union-attr]
+        assert sum(told[-3:]) < sum(told[:3]), name
+
+
+@every_method
+def test_the_students_state_dict_keys_are_unchanged_and_it_runs_without_the_engine(kind: type[Method]) -> None:
+    job = made(method(kind))
+    before = list(job.student.network.state_dict())
+    toys.play(job, freeze=False)
+    assert list(job.student.network.state_dict()) == before
+    plain = STUDENT.build()
+    plain.load_state_dict(job.student.network.state_dict())
+
+
+@every_method
+def test_interrupted_anywhere_and_resumed_equals_uninterrupted(kind: type[Method]) -> None:
+    student = Toy(width=4, dropout=0.2)
+    whole = toys.play(made(method(kind), student=student))
+    for told, blob in whole.kept:
+        again = made(method(kind), student=student, initial=50)
+        toys.scramble(again)
+        rest = toys.play(again, resume=blob, freeze=False)
+        assert whole.events[:told] + rest.events == whole.events
+        assert all(torch.equal(value, rest.weights[name]) for name, value in whole.weights.items())
+
+
+@every_method
+def test_it_adds_to_kd(kind: type[Method]) -> None:
+    others = [method(kind)] if kind is KD else [method(kind), KD()]
+    job = made(*others)
+    assert "kd" in job.plan.fits[-1].terms
+    played = toys.play(job, freeze=False)
+    assert all(value.isfinite().all() for value in played.weights.values())
+
+
+@every_method
+def test_a_bad_tap_is_refused_by_name(kind: type[Method]) -> None:
+    if "pairs" not in kind.model_fields:
+        return
+    for pair, place in (("nowhere", "relu1"), 0), (("relu1", "nowhere"), 1):
+        bad = kind.model_validate({"name": kind.model_fields["name"].default, "pairs": [pair]})
+        with pytest.raises(Refused, match="'nowhere'") as caught:
+            made(bad)
+        assert caught.value.where == f"/methods/0/pairs/0/{place}"

@@ -1,0 +1,251 @@
+"""The loop: whole steps, what learns, what sleeps, what is told."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from core.bench import Bench
+from core.data import Batch, Batches
+from core.errors import Diverged
+from core.events import Evaluated, Step
+from core.fit import fit
+from core.method import Clock, Fit, Scene, Term, Weighted
+from core.methods.kd import KD
+from core.objective import parts
+from core.optim import SGD, Constant, Recipe
+from core.source import Live
+from core.taps import Pair, View
+from core.terms import CrossEntropy
+from tests.core import toys
+from tests.core.toys import Hint, Job, Toy, spec, squares, tapped
+
+RECIPE = {"epochs": 2, "batch_size": 8, "optimizer": SGD(lr=0.05), "schedule": Constant()}
+
+
+def bench_of(
+    terms: dict[str, Weighted], *, report_seconds: float = 0.0, dropout: float = 0.0, only: tuple[str, ...] = (), **recipe: Any
+) -> Bench:
+    student_taps = {tap for weighted in terms.values() for tap in weighted.term.student_taps}
+    teacher_taps = {tap for weighted in terms.values() for tap in weighted.term.teacher_taps}
+    student, teacher = tapped(Toy(dropout=dropout), student_taps, seed=0), tapped(Toy(width=6), teacher_taps, seed=1)
+    now = Fit(terms, Recipe.model_validate(RECIPE | recipe), only=only)
+    steps = Batches(squares(24), now.recipe.batch_size, seed=0, accumulate=now.recipe.accumulate).steps
+    return Bench([now], [steps], student, teacher, seed=0, report_seconds=report_seconds)
+
+
+def source_of(bench: Bench) -> Live:
+    recipe = bench.now.recipe
+    return Live(Batches(squares(24), recipe.batch_size, seed=0, accumulate=recipe.accumulate), bench.teacher)
+
+
+def train(bench: Bench) -> list[Step]:
+    return [event for event in fit(bench, source_of(bench), None) if isinstance(event, Step)]
+
+
+def state(bench: Bench) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in bench.student.network.state_dict().items()}
+
+
+def moved(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    return {name.split(".")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+
+
+TASK = {"task": Weighted(CrossEntropy(), 1.0)}
+
+
+def test_the_baselines_first_step_is_the_step_of_plain_pytorch() -> None:
+    bench, twin = bench_of(TASK), bench_of(TASK)
+    source, stream = source_of(bench), fit(bench, source_of(bench), None)
+    next(stream)
+    network = twin.student.network.train()
+    sgd = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    batch = source.batches(0, 0)
+    torch.nn.functional.cross_entropy(network((batch.x - 0.3) / 0.2), batch.y).backward()  # type: ignore[no-untyped-call]
+    sgd.step()
+    for ours, theirs in zip(bench.student.network.parameters(), network.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-7)
+
+
+def test_the_loop_yields_after_every_step_and_reports_at_each_epochs_end() -> None:
+    bench = bench_of(TASK, report_seconds=float("inf"))
+    told = list(fit(bench, source_of(bench), None))
+    assert [event is None for event in told] == [True, True, False] * 2
+    every = train(bench_of(TASK))
+    means = [sum(event.values["task"] for event in every[k : k + 3]) / 3 for k in (0, 3)]
+    assert [event.values["task"] for event in told if isinstance(event, Step)] == pytest.approx(means)
+
+
+def test_loss_is_the_weighted_sum_and_the_terms_are_told_unweighted_with_the_rate() -> None:
+    bench = bench_of({**TASK, "kd": Weighted(KD().lesson(None, None).train["kd"].term, 0.5)})  # type: ignore[arg-type]
+    for event in train(bench):
+        assert event.values["loss"] == pytest.approx(event.values["task"] + 0.5 * event.values["kd"], rel=1e-6)
+        assert event.values["lr"] == 0.05
+
+
+def test_a_term_of_weight_zero_is_not_evaluated_at_that_step() -> None:
+    calls = []
+
+    class Counted(CrossEntropy):
+        def forward(self, scene: Scene) -> Tensor:
+            calls.append(1)
+            return super().forward(scene)
+
+    def late(clock: Clock) -> float:
+        return float(clock.epoch)
+
+    never = Weighted(Counted(), 0.0)
+    told = train(bench_of({**TASK, "late": Weighted(Counted(), late), "never": never}))
+    assert len(calls) == 1 + 3  # once to see what it reaches, then the second epoch
+    assert ["late" in event.values for event in told] == [False] * 3 + [True] * 3
+    assert all("never" not in event.values for event in told)
+
+
+def test_accumulated_parts_make_the_step_of_the_whole_batch() -> None:
+    """Without batch statistics, which parts do not share, a step in three parts equals the step in one."""
+
+    def quiet(**recipe: Any) -> Bench:
+        bench = bench_of(TASK, **recipe)
+        for name in ("bn1", "bn2"):
+            setattr(bench.student.network, name, torch.nn.Identity())
+        return Bench(bench.fits, bench.per_epoch, bench.student, bench.teacher, seed=0, report_seconds=0)
+
+    whole, split = quiet(batch_size=12), quiet(batch_size=4, accumulate=3)
+    first, second = train(whole), train(split)
+    assert [event.values["task"] for event in first] == pytest.approx([event.values["task"] for event in second], rel=1e-5)
+    for one, other in zip(whole.student.parameters(), split.student.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "size", "accumulate", "sizes"),
+    [
+        (12, 4, 3, [4, 4, 4]), (9, 8, 1, [9]), (13, 4, 3, [4, 4, 5]), (5, 4, 3, [2, 3]), (3, 2, 2, [3]), (2, 2, 4, [2]),
+        (25, 8, 3, [8, 8, 9]),
+    ],
+)  # fmt: skip
+def test_parts_are_nearly_equal_and_never_a_single_sample(n: int, size: int, accumulate: int, sizes: list[int]) -> None:
+    index = torch.arange(n)
+    cut = list(parts(Batch(index, index, index, 0), {"kd": View(index, {"a": index})}, size, accumulate))
+    assert [len(part.x) for part, _ in cut] == sizes
+    assert torch.equal(torch.cat([part.index for part, _ in cut]), index)
+    assert torch.equal(torch.cat([views["kd"].at["a"] for _, views in cut]), index)
+
+
+def test_a_gradient_is_clipped_to_its_norm() -> None:
+    bench = bench_of(TASK, clip=1e-3, optimizer=SGD(lr=1.0, momentum=0, nesterov=False, weight_decay=0))
+    before = state(bench)
+    next(fit(bench, source_of(bench), None))
+    moves = [value - before[name] for name, value in bench.student.network.named_parameters()]
+    assert torch.stack([move.square().sum() for move in moves]).sum().sqrt().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_what_no_gradient_reaches_sleeps_with_its_batch_statistics() -> None:
+    bench = bench_of({"hint": Weighted(Hint(Pair("relu1", "relu1"), (6, 4)), 1.0)})
+    before = state(bench)
+    train(bench)
+    assert moved(before, state(bench)) == {"conv1", "bn1"}
+
+
+def test_only_the_named_modules_learn_and_the_rest_keeps_its_statistics() -> None:
+    bench = bench_of(TASK, only=("fc",))
+    before = state(bench)
+    train(bench)
+    assert moved(before, state(bench)) == {"fc"}
+    below = bench_of(TASK, only=("conv1", "bn1"))
+    before = state(below)
+    train(below)
+    assert moved(before, state(below)) == {"conv1", "bn1"}
+
+
+def test_a_connector_learns_with_the_student() -> None:
+    hint = Hint(Pair("relu1", "relu1"), (6, 4))
+    before = hint.connector.weight.detach().clone()
+    train(bench_of({"hint": Weighted(hint, 1.0)}))
+    assert not torch.equal(hint.connector.weight, before)
+
+
+def test_a_term_sees_the_teacher_itself_only_if_it_says_so() -> None:
+    seen: dict[str, tuple[bool, bool]] = {}
+
+    def looking(name: str, kind: str) -> Weighted:
+        class Looking(CrossEntropy):
+            teacher = kind  # type: ignore[assignment]
+
+            def forward(self, scene: Scene) -> Tensor:
+                seen[name] = (scene.t is not None, scene.teacher is not None)
+                return super().forward(scene)
+
+        return Weighted(Looking(), 1.0)
+
+    train(bench_of({kind: looking(kind, kind) for kind in ("none", "view", "network")}))
+    assert seen == {"none": (False, False), "view": (True, False), "network": (True, True)}
+
+
+def test_no_term_that_looks_means_no_forward_of_the_teacher() -> None:
+    bench = bench_of(TASK)
+    bench.teacher = None
+    assert len(train(bench)) == 6
+
+
+def test_a_loss_that_is_not_finite_ends_the_fit_with_its_place() -> None:
+    with pytest.raises(Diverged, match=r"step \d+ of fit 0"):
+        train(bench_of({"task": Weighted(CrossEntropy(), 1e30)}, epochs=40))
+
+
+def test_no_mode_is_on_while_the_consumer_has_the_turn() -> None:
+    bench = bench_of({"hint": Weighted(Hint(Pair("relu1", "relu1"), (6, 4)), 1.0)}, precision="bf16")
+    for _ in fit(bench, source_of(bench), squares(9)):
+        assert torch.is_grad_enabled()
+        assert not torch.is_autocast_enabled("cpu")
+        assert bench.student.network.get_submodule("bn1").training
+        assert not bench.student.network.get_submodule("bn2").training
+
+
+def test_held_out_data_is_examined_after_each_epoch_with_what_the_terms_watch() -> None:
+    bench = bench_of({"hint": Weighted(Hint(Pair("relu1", "relu1"), (6, 4)), 1.0)})
+    told = [event for event in fit(bench, source_of(bench), squares(9)) if isinstance(event, Evaluated)]
+    assert [(event.epoch, event.done, event.split) for event in told] == [(0, 3, "validation"), (1, 6, "validation")]
+    assert all(event.values.keys() == {"accuracy", "loss", "n", "toy.near"} for event in told)
+    assert all(0 <= event.values["toy.near"] <= 1 for event in told)
+
+
+def test_watching_changes_nothing_that_is_trained() -> None:
+    plain, examined = (bench_of({"hint": Weighted(Hint(Pair("relu1", "relu1"), (6, 4)), 1.0), **TASK}, dropout=0.3) for _ in range(2))
+    for bench in (plain, examined):
+        with torch.no_grad():
+            bench.terms["hint"].connector.weight.fill_(0.1)  # type: ignore[union-attr, operator]
+    list(fit(plain, source_of(plain), None))
+    list(fit(examined, source_of(examined), squares(9)))
+    assert moved(state(plain), state(examined)) == set()
+
+
+def test_a_note_is_told_beside_the_losses() -> None:
+    told = train(bench_of({"hint": Weighted(Hint(Pair("relu1", "relu1"), (6, 4)), 1.0)}, batch_size=4, accumulate=2))
+    assert all(event.values["toy.connector"] > 0 for event in told)
+
+
+def test_bf16_runs_the_networks_in_bf16_and_the_losses_in_fp32() -> None:
+    seen = []
+
+    class Looking(Term):
+        def forward(self, scene: Scene) -> Tensor:
+            assert scene.t is not None
+            seen.append((scene.s.logits.dtype, scene.t.logits.dtype))
+            return (scene.s.logits.float() - scene.t.logits.float()).square().mean()
+
+    told = train(bench_of({"look": Weighted(Looking(), 1.0)}, precision="bf16"))
+    assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
+    fp32 = train(bench_of({"look": Weighted(Looking(), 1.0)}, precision="fp32"))
+    assert [event.values["look"] for event in told] == pytest.approx([event.values["look"] for event in fp32], rel=0.1)
+
+
+def test_speed_is_counted_in_samples() -> None:
+    assert all(event.samples_per_second > 0 for event in train(bench_of(TASK)))
+
+
+def test_a_job_of_the_plan_and_a_bench_agree_on_the_steps() -> None:
+    made: Job = toys.make(spec(KD()))
+    bench = Bench(made.plan.fits, [batches.steps for batches in made.sources.fits], made.student, made.teacher, seed=0)
+    assert bench.of == made.plan.steps

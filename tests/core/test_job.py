@@ -1,0 +1,302 @@
+"""A job folder from start to end: what it leaves, and that a stop or a kill at any place changes nothing."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from core.checkpoints import Checkpoints
+from core.errors import EXIT_YIELDED, Corrupt, Refused
+from core.events import Checkpointed, Evaluated, Event, Exported, Log, Phase, Step, decode
+from core.job import Job, distil
+from core.runtime import Runtime
+from core.wire import Stopped, Wire
+from tests.core.folders import NORMALIZATION, RUNTIME, STUDENT, Ended, digits, fill, start, weights_of, work
+
+LONG = {"recipe": {"epochs": 60, "batch_size": 32, "optimizer": {"name": "sgd", "lr": 0.05}, "augmentation": [{"name": "flip"}]}}
+EVERY_STEP = {"checkpoint_seconds": 0}
+
+
+@pytest.fixture(autouse=True)
+def torch_as_it_was() -> Iterator[None]:
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+
+
+class Recorded(Wire):
+    """A line that ends in a list, and that hears a stop at the first event of which `at` is true."""
+
+    def __init__(self, at: Callable[[Event], bool] = lambda event: False) -> None:
+        super().__init__(os.open(os.devnull, os.O_WRONLY))
+        self.at, self.events = at, list[Event]()
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+        if self.at(event):
+            self.stop.set()
+
+
+def here(folder: Path, at: Callable[[Event], bool] = lambda event: False) -> list[Event]:
+    """Carry out a folder in this process; Stopped where `at` asked for it."""
+    task = json.loads((folder / "job.json").read_text())
+    wire = Recorded(at)
+    try:
+        distil(folder, task, Runtime.model_validate(task["runtime"]), wire)
+    finally:
+        os.close(wire._out)
+    return wire.events
+
+
+def again(folder: Path, copy: Path, checkpoint: Path | None) -> Path:
+    """The same job in a fresh folder, from a checkpoint; how often it keeps one is not the job's and changes nothing."""
+    shutil.copytree(folder / "in", copy / "in")
+    (copy / "out").mkdir()
+    task = json.loads((folder / "job.json").read_text())
+    (copy / "job.json").write_text(json.dumps({**task, "runtime": RUNTIME}))
+    if checkpoint is not None:
+        shutil.copy(checkpoint, copy / "in" / "checkpoint.safetensors")
+    return copy
+
+
+def student(folder: Path) -> bytes:
+    return (folder / "out" / "export" / "model.safetensors").read_bytes()
+
+
+def newest(folder: Path) -> Path:
+    return max((folder / "checkpoint").glob("*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """A long job that nobody disturbed, in a real child."""
+    folder = fill(tmp_path_factory.mktemp("whole") / "job", **LONG)
+    ended = work("run", folder)
+    assert (ended.code, ended.log) == (0, "")
+    return folder, ended
+
+
+def read_until(child: Any, enough: Callable[[Event], bool]) -> list[Event]:
+    events = []
+    for line in child.stdout:
+        events.append(decode(line.decode()))
+        if enough(events[-1]):
+            return events
+    raise AssertionError("the child ended before it was disturbed")
+
+
+@pytest.mark.parametrize("done", [1, 137])
+def test_a_child_that_was_killed_resumes_to_the_same_bytes(whole: tuple[Path, Ended], tmp_path: Path, done: int) -> None:
+    folder = fill(tmp_path / "killed", EVERY_STEP, **LONG)
+    child = start("run", folder)
+    before = read_until(child, lambda event: isinstance(event, Checkpointed) and event.done >= done)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    resumed = work("run", again(folder, tmp_path / "resumed", newest(folder)))
+    assert (resumed.code, resumed.log) == (0, "")
+    assert student(tmp_path / "resumed") == student(whole[0])
+    told = Ended(0, before, "").steps
+    assert whole[1].steps == {**told, **resumed.steps}
+    assert all(whole[1].steps[number] == values for number, values in told.items())
+    assert min(resumed.steps) > done
+    assert resumed.result == whole[1].result
+
+
+def test_a_child_that_is_told_to_stop_keeps_a_checkpoint_and_resumes_to_the_same_bytes(whole: tuple[Path, Ended], tmp_path: Path) -> None:
+    folder = fill(tmp_path / "stopped", **LONG)
+    child = start("run", folder)
+    before = read_until(child, lambda event: isinstance(event, Step) and event.done >= 40)
+    rest, _ = child.communicate(b'{"command":"stop"}\n', timeout=60)
+    events = before + [decode(line) for line in rest.decode().splitlines()]
+    assert child.returncode == EXIT_YIELDED
+    last = events[-1]
+    assert isinstance(last, Checkpointed)
+    assert (folder / last.path).stat().st_size == last.bytes
+    resumed = work("run", again(folder, tmp_path / "resumed", folder / last.path))
+    assert student(tmp_path / "resumed") == student(whole[0])
+    assert min(resumed.steps) == last.done + 1
+
+
+def test_a_sigterm_is_a_stop(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "job", **LONG)
+    child = start("run", folder)
+    read_until(child, lambda event: isinstance(event, Step))
+    child.send_signal(signal.SIGTERM)
+    out, _ = child.communicate(timeout=60)
+    assert child.returncode == EXIT_YIELDED
+    assert isinstance(decode(out.decode().splitlines()[-1]), Checkpointed)
+
+
+def phase(name: str) -> Callable[[Event], bool]:
+    return lambda event: isinstance(event, Phase) and event.phase == name
+
+
+@pytest.mark.parametrize(
+    ("at", "resumes"),
+    [
+        (phase("staging"), False),
+        (phase("train"), True),
+        (lambda event: isinstance(event, Evaluated) and event.split == "validation" and event.epoch == 1, True),
+        (phase("evaluate"), True),
+        (lambda event: isinstance(event, Evaluated) and event.split == "test", True),
+        (phase("export"), True),
+    ],
+    ids=["staging", "train", "validation", "evaluate", "tested", "export"],
+)
+def test_a_stop_is_seen_in_every_phase_and_nothing_is_lost(tmp_path: Path, at: Callable[[Event], bool], resumes: bool) -> None:
+    undisturbed = fill(tmp_path / "undisturbed")
+    here(undisturbed)
+    folder = again(undisturbed, tmp_path / "stopped", None)
+    with pytest.raises(Stopped):
+        here(folder, at)
+    assert not (folder / "out" / "export").exists()
+    kept = sorted((folder / "checkpoint").glob("*"))
+    assert bool(kept) == resumes
+    resumed = again(folder, tmp_path / "resumed", kept[-1] if kept else None)
+    here(resumed)
+    assert student(resumed) == student(undisturbed)
+
+
+def test_what_a_job_leaves_is_what_it_told(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "job", evaluate=["accuracy", "agreement"])
+    events = here(folder)
+    (exported,) = (event for event in events if isinstance(event, Exported))
+    assert all((folder / file.path).stat().st_size == file.bytes for file in exported.files)
+    config = json.loads((folder / "out" / "export" / "config.json").read_text())
+    assert (config["architecture"]["family"], config["normalization"]) == ("mlp", NORMALIZATION)
+    (test,) = (event for event in events if isinstance(event, Evaluated) and event.split == "test")
+    assert {"accuracy", "loss", "n", "agreement", "teacher.accuracy"} <= set(test.values)
+    job = Job.open(folder, json.loads((folder / "job.json").read_text()))
+    rows = job.data.split("test")
+    x = torch.from_numpy(rows.x.copy()).permute(0, 3, 1, 2) / 255
+    network = job.student.tapped(folder / "out" / "export" / "model.safetensors", (), where="/")
+    with torch.no_grad(), network.quiet():
+        hits = (network(x).logits.argmax(1).numpy() == rows.y).mean()
+    assert test.values["accuracy"] == pytest.approx(hits)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"methods": [{"name": "kd", "temperature": 0}]}, "/methods/0/temperature"),
+        ({"methods": [{"name": "kd", "heat": 1}]}, "/methods/0/heat"),
+        ({"methods": [{"name": "kid"}]}, "/methods/0"),
+        ({"dataset": {"id": "ds_0", "take": {"total": 10**6}}}, "/dataset/take/total"),
+    ],
+)
+def test_a_job_that_cannot_be_is_refused_at_its_field(tmp_path: Path, changes: dict[str, Any], where: str) -> None:
+    with pytest.raises(Refused) as refused:
+        here(fill(tmp_path / "job", **changes))
+    assert refused.value.where.startswith(where)
+
+
+def test_the_seed_alone_decides_the_students_first_weights(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "job")
+    task = json.loads((folder / "job.json").read_text())
+
+    def first(seed: int) -> Mapping[str, Any]:
+        torch.rand(3)
+        job = Job.open(folder, {**task, "spec": {**task["spec"], "seed": seed}})
+        return {name: tensor.tolist() for name, tensor in job.new_student().network.state_dict().items()}
+
+    assert first(0) == first(0) != first(1)
+
+
+def test_given_weights_are_where_the_student_starts(tmp_path: Path) -> None:
+    from core.artifacts import save_weights
+
+    folder = fill(tmp_path / "job", methods=[], teacher=None)
+    given = weights_of(STUDENT, 5)
+    save_weights(folder / "in" / "student.safetensors", given)
+    task = json.loads((folder / "job.json").read_text())
+    state = Job.open(folder, task).new_student().network.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in given.items())
+    save_weights(folder / "in" / "student.safetensors", {"w": torch.ones(1)})
+    with pytest.raises(Refused) as refused:
+        Job.open(folder, task).new_student()
+    assert refused.value.where == "/student/weights"
+
+
+def test_a_dataset_that_is_not_the_promised_one_is_no_fault_of_the_user(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "job")
+    task = json.loads((folder / "job.json").read_text())
+    task["dataset"]["mean"] = [0.5]
+    with pytest.raises(Corrupt):
+        Job.open(folder, task)
+
+
+def test_the_last_two_checkpoints_are_kept_and_the_last_holds_the_student(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "job", EVERY_STEP)
+    events = here(folder)
+    told = [event for event in events if isinstance(event, Checkpointed)]
+    assert {event.done for event in told} == set(range(1, 19))
+    assert [path.name for path in sorted((folder / "checkpoint").iterdir())] == ["00000017.safetensors", "00000018.safetensors"]
+    last, trained = load_file(newest(folder)), load_file(folder / "out" / "export" / "model.safetensors")
+    assert all(torch.equal(last[f"student/{name}"], tensor) for name, tensor in trained.items())
+    steps = [(event.done, isinstance(event, Step)) for event in events if isinstance(event, (Step, Checkpointed))]
+    assert steps.index((5, True)) < steps.index((5, False)) < steps.index((6, True))
+
+
+def test_without_a_cause_no_checkpoint_is_taken_and_a_command_is_a_cause(tmp_path: Path) -> None:
+    class Asked(Recorded):
+        def tell(self, event: Event) -> None:
+            super().tell(event)
+            if isinstance(event, Step) and event.done == 7:
+                self.obey(b'{"command":"checkpoint"}')
+
+    folder = fill(tmp_path / "job")
+    task = json.loads((folder / "job.json").read_text())
+    wire = Asked()
+    distil(folder, task, Runtime.model_validate(task["runtime"]), wire)
+    assert [event.done for event in wire.events if isinstance(event, Checkpointed)] == [7]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_costs_a_checkpoint_and_not_the_job(tmp_path: Path) -> None:
+    class Filling(Recorded):
+        def tell(self, event: Event) -> None:
+            super().tell(event)
+            if isinstance(event, Step) and event.done == 3:
+                (folder / "checkpoint" / "00000003.part").symlink_to("/dev/full")
+
+    folder = fill(tmp_path / "job", EVERY_STEP)
+    task = json.loads((folder / "job.json").read_text())
+    wire = Filling()
+    distil(folder, task, Runtime.model_validate(task["runtime"]), wire)
+    kept = {event.done for event in wire.events if isinstance(event, Checkpointed)}
+    assert kept == set(range(1, 19)) - {3}
+    assert [event.level for event in wire.events if isinstance(event, Log)] == ["warning"]
+
+
+def test_what_a_broken_write_left_is_removed_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "00000009.part").write_bytes(b"half")
+    Checkpoints(tmp_path, Recorded(), seconds=60)
+    assert list((tmp_path / "checkpoint").iterdir()) == []
+
+
+def test_a_student_of_real_digits_learns_from_a_teacher_of_real_digits(tmp_path: Path) -> None:
+    """The main job, small: a teacher trained by the same engine without a teacher, then a student with it."""
+    recipe = {"epochs": 12, "batch_size": 64, "optimizer": {"name": "sgd", "lr": 0.1}}
+    school = fill(tmp_path / "teacher", methods=[], teacher=None, dataset={"id": "ds_0", "validation": 0}, recipe=recipe)
+    here(school)
+    folder = fill(tmp_path / "student", dataset={"id": "ds_0", "validation": 0}, recipe=recipe)
+    task = json.loads((folder / "job.json").read_text())
+    task["teacher"]["architecture"] = STUDENT
+    (folder / "job.json").write_text(json.dumps(task))
+    shutil.copy(school / "out" / "export" / "model.safetensors", folder / "in" / "teacher.safetensors")
+    (test,) = (event.values for event in here(folder) if isinstance(event, Evaluated) and event.split == "test")
+    assert test["teacher.accuracy"] > 0.9
+    assert test["accuracy"] > 0.9
+    assert test["n"] == 359
+    assert np.bincount(digits()[1]).min() > 170

@@ -1,0 +1,251 @@
+"""Whatever cannot work is refused before it runs, with the field named; what can is counted exactly."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from core.anatomy import Anatomy, match, measure
+from core.data import Batches, DatasetReport, Rows, subset
+from core.errors import Refused
+from core.method import Fit, Lesson, Method, Scene, Term, Weighted
+from core.methods.kd import KD
+from core.optim import Recipe
+from core.plan import Plan, plan, steps_of, training_rows
+from core.spec import DatasetRef, JobSpec
+from core.taps import Pair
+from tests.core import toys
+from tests.core.toys import Toy, ToyMethod, report, spec, squares
+
+TEACHER, STUDENT = measure(Toy(width=6)), measure(Toy())
+TEACHERS_DATA: dict[str, Any] = {"teacher_dataset": {"id": "ds_2", "validation": 0.0}}
+
+
+def decide(asked: JobSpec, teacher: Anatomy | None = TEACHER, student: Anatomy = STUDENT, **more: Any) -> Plan:
+    return plan(asked, teacher, student, **{"dataset": report(24), "teacher_dataset": report(12)} | more)
+
+
+def refusal(asked: JobSpec, **more: Any) -> Refused:
+    with pytest.raises(Refused) as caught:
+        decide(asked, **more)
+    return caught.value
+
+
+def test_the_empty_lesson_is_the_baseline_and_needs_no_teacher() -> None:
+    decided = decide(spec(teacher=False), teacher=None)
+    assert [sorted(fit.terms) for fit in decided.fits] == [["task"]]
+    assert (decided.surgeries, decided.teacher_taps, decided.student_taps) == ((), (), ())
+
+
+def test_lessons_become_surgeries_transfer_fits_and_one_training() -> None:
+    decided = decide(spec(ToyMethod(epochs=3), KD(), **TEACHERS_DATA))
+    assert len(decided.surgeries) == 1
+    assert [sorted(fit.terms) for fit in decided.fits] == [["hint"], ["hint", "labels"], ["kd", "task", "toy.drift", "toy.slope"]]
+    assert [fit.recipe.epochs for fit in decided.fits] == [3, 3, 2]
+    assert [fit.recipe.batch_size for fit in decided.fits] == [8, 8, 8]
+    assert (decided.rows, decided.per_epoch) == ((24, 12, 24), (3, 2, 3))
+    assert (decided.epochs, decided.steps) == (8, 3 * 3 + 3 * 2 + 2 * 3)
+    pair = match(TEACHER, STUDENT)[0]
+    assert (decided.teacher_taps, decided.student_taps) == ((pair.teacher,), (pair.student,))
+    assert decided.to_json()["steps"] == 21
+
+
+def test_a_plan_is_pure_and_leaves_torchs_generator_alone() -> None:
+    torch.manual_seed(1)
+    first = decide(spec(ToyMethod(), **TEACHERS_DATA))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    second = decide(spec(ToyMethod(), **TEACHERS_DATA))
+    assert torch.equal(torch.get_rng_state(), before)
+    hints = [decided.fits[0].terms["hint"].term.state_dict() for decided in (first, second)]
+    assert torch.equal(hints[0]["connector.weight"], hints[1]["connector.weight"])
+    other = decide(spec(ToyMethod(), seed=5, **TEACHERS_DATA)).fits[0].terms["hint"].term.state_dict()
+    assert not torch.equal(hints[0]["connector.weight"], other["connector.weight"])
+
+
+def test_a_method_behind_does_not_change_the_connectors_of_the_one_before() -> None:
+    alone = decide(spec(ToyMethod(), **TEACHERS_DATA)).fits[0].terms["hint"].term.state_dict()
+    followed = decide(spec(ToyMethod(), KD(), **TEACHERS_DATA)).fits[0].terms["hint"].term.state_dict()
+    assert torch.equal(alone["connector.weight"], followed["connector.weight"])
+
+
+def test_a_plan_on_the_meta_device_takes_no_memory() -> None:
+    with torch.device("meta"):
+        decided = decide(spec(ToyMethod(), KD(), **TEACHERS_DATA))
+    assert all(parameter.is_meta for parameter in decided.fits[0].terms["hint"].term.parameters())
+
+
+def test_a_method_that_needs_a_teacher_is_refused_without_one() -> None:
+    refused = refusal(spec(KD(), teacher=False), teacher=None)
+    assert refused.where == "/teacher"
+    assert "'kd' needs a teacher" in refused.reason
+
+
+@pytest.mark.parametrize(
+    ("which", "family", "where", "says"),
+    [
+        ("student", Toy(input=(3, 8, 8)), "/student/architecture", "3 × 8 × 8"),
+        ("student", Toy(classes=7), "/student/architecture", "the student has 7 outputs, the dataset has 3 classes"),
+        ("teacher", Toy(input=(2, 4, 4)), "/teacher", "2 × 4 × 4"),
+        ("teacher", Toy(classes=7), "/teacher", "the teacher has 7 outputs, the student 3, and the term 'kd' compares them"),
+    ],
+)
+def test_networks_and_data_that_do_not_fit_are_refused(which: str, family: Toy, where: str, says: str) -> None:
+    refused = refusal(spec(KD()), **{which: measure(family)})
+    assert refused.where == where
+    assert says in refused.reason
+
+
+def test_a_teacher_of_other_classes_may_teach_features() -> None:
+    class Features(Method):
+        name: str = "features"
+
+        def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
+            return Lesson(train={"hint": Weighted(toys.Hint(Pair("relu1", "relu1"), (6, 4)), 1.0)})
+
+    decided = decide(spec(Features()), teacher=measure(Toy(width=6, classes=7)))
+    assert not decided.same_classes
+
+
+def test_a_tap_that_does_not_exist_is_refused_where_it_was_named_with_the_nearest() -> None:
+    refused = refusal(spec(KD(), ToyMethod(pairs=(Pair("relu1", "relu9"),)), **TEACHERS_DATA))
+    assert refused.where == "/methods/1/pairs/0/1"
+    assert "'relu9'" in refused.reason
+    assert "relu1" in refused.hint or "relu2" in refused.hint
+
+
+class Anything(Method):
+    """A method made of one term, for refusals."""
+
+    name: str = "anything"
+
+    def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
+        return Lesson(train={"any": Weighted(self.term(), 1.0)})
+
+    def term(self) -> Term:
+        raise NotImplementedError
+
+
+def test_a_tap_that_a_term_wants_is_checked_even_if_the_method_did_not() -> None:
+    class Careless(Anything):
+        def term(self) -> Term:
+            term = Term()
+            term.student_taps = ("layer9",)
+            return term
+
+    refused = refusal(spec(KD(), Careless()))
+    assert refused.where == "/methods/1"
+    assert "layer9" in refused.reason
+
+
+def test_a_term_whose_shapes_do_not_fit_is_refused_by_name() -> None:
+    class Wrong(Anything):
+        def term(self) -> Term:
+            return toys.Hint(Pair("relu1", "relu2"), (6, 8))
+
+    refused = refusal(spec(Wrong()))
+    assert refused.where == "/methods/0"
+    assert "the term 'any' does not fit these networks" in refused.reason
+
+
+def test_a_term_that_reads_a_value_is_a_defect_and_not_the_users_fault() -> None:
+    class Branching(Anything):
+        def term(self) -> Term:
+            class Branch(Term):
+                def forward(self, scene: Scene) -> torch.Tensor:
+                    return scene.s.logits.sum() if scene.s.logits.sum().item() > 0 else scene.s.logits.mean()
+
+            return Branch()
+
+    with pytest.raises((NotImplementedError, Refused)):
+        decide(spec(Branching()))
+
+
+def test_two_methods_with_one_term_are_refused_at_the_second() -> None:
+    refused = refusal(spec(KD(), KD(temperature=2.0)))
+    assert refused.where == "/methods/1/name"
+    assert "two methods bring the term 'kd'" in refused.reason
+
+
+def test_a_batch_larger_than_the_training_set_is_refused() -> None:
+    refused = refusal(spec(teacher=False, recipe=Recipe(batch_size=10, accumulate=3)), teacher=None)
+    assert refused.where == "/recipe/batch_size"
+    assert "10 × 3" in refused.reason
+    assert "24" in refused.reason
+
+
+def test_data_of_the_teacher_must_be_named_and_must_fit() -> None:
+    assert refusal(spec(ToyMethod())).where == "/teacher_dataset"
+    assert refusal(spec(ToyMethod(), **TEACHERS_DATA), teacher_dataset=report(12, shape=(1, 8, 8))).where == "/teacher_dataset"
+
+
+def test_a_module_that_does_not_exist_cannot_learn() -> None:
+    class Absent(Method):
+        name: str = "absent"
+
+        def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
+            return Lesson(transfer=(Fit({"kd": KD().lesson(teacher, student).train["kd"]}, Recipe(), only=("conv",)),))
+
+    refused = refusal(spec(KD(), Absent()))
+    assert (refused.where, "'conv'" in refused.reason) == ("/methods/1", True)
+
+
+def test_a_job_in_which_every_weight_is_zero_is_refused() -> None:
+    assert refusal(spec(teacher=False, recipe=Recipe(task_weight=0, batch_size=8)), teacher=None).where == "/recipe/task_weight"
+
+
+def test_agreement_needs_a_teacher_of_the_same_classes() -> None:
+    assert refusal(spec(teacher=False, evaluate=["accuracy", "agreement"]), teacher=None).where == "/evaluate/1"
+
+
+def test_crops_of_vectors_are_refused() -> None:
+    flat = report(24, shape=(16,))
+    student = STUDENT.model_copy(update={"input": (16,)})
+    recipe = Recipe(batch_size=8, augmentation=({"name": "flip"},))
+    refused = refusal(spec(teacher=False, recipe=recipe), teacher=None, student=student, dataset=flat)
+    assert refused.where == "/recipe/augmentation"
+
+
+class Whole:
+    """A dataset of squares with uneven classes, for `subset`."""
+
+    def __init__(self, labels: list[int], *, own_validation: bool = False) -> None:
+        self.labels = np.array(labels)
+        self.names = ("train", "validation", "test") if own_validation else ("train", "test")
+        per_class = tuple(int(count) for count in np.bincount(self.labels, minlength=4))
+        self.report: DatasetReport = report(len(labels), classes=4).model_copy(
+            update={"per_class": dict.fromkeys(self.names, per_class), "counts": dict.fromkeys(self.names, len(labels))}
+        )
+
+    def split(self, name: str) -> Rows:
+        if name not in self.names:
+            raise KeyError(name)
+        rows = squares(len(self.labels), classes=4)
+        return Rows(rows.bank, self.labels, rows.position, 0, 4)
+
+
+@pytest.mark.parametrize("own_validation", [False, True])
+@pytest.mark.parametrize("validation", [0.0, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize(
+    "take", [None, {"total": 17}, {"per_class": 3}, {"fraction": 0.4}, {"total": 3}, {"fraction": 0.01}, {"per_class": 9}]
+)
+def test_the_plan_counts_the_rows_that_the_subset_will_find(take: Any, validation: float, own_validation: bool) -> None:
+    data = Whole([0] * 20 + [1] * 9 + [3] * 5, own_validation=own_validation)
+    ref = DatasetRef.model_validate({"id": "ds_1", "take": take, "validation": validation})
+
+    def found(count: Callable[[], int]) -> int | str:
+        try:
+            return count()
+        except Refused as refused:
+            return refused.where
+
+    assert found(lambda: training_rows(data.report, ref)) == found(lambda: len(subset(data, ref).train))
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("rows", [6, 7, 12, 13, 14, 25])
+def test_the_plan_counts_the_steps_that_the_batches_have(rows: int, accumulate: int) -> None:
+    recipe = Recipe(batch_size=2, accumulate=accumulate)
+    assert steps_of(rows, recipe) == Batches(squares(rows), 2, seed=0, accumulate=accumulate).steps

@@ -1,0 +1,150 @@
+"""A whole job: killed and resumed at every moment it equals the job that was left alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from core.errors import Corrupt
+from core.events import Evaluated, Phase, Step
+from core.method import Method
+from core.methods.kd import KD
+from core.optim import SGD, AdamW, Drops, Recipe
+from core.run import run
+from tests.core import toys
+from tests.core.toys import Job, Toy, ToyMethod
+
+TEACHERS_DATA: dict[str, Any] = {"teacher_dataset": {"id": "ds_2", "validation": 0.0}}
+
+
+def recipe(**more: object) -> Recipe:
+    return Recipe.model_validate({"epochs": 2, "batch_size": 8, "optimizer": {"name": "sgd", "lr": 0.05}} | more)
+
+
+def job(*methods: Method, dropout: float = 0.0, initial: int = 0, **asked: Any) -> Job:
+    return toys.make(toys.spec(*methods, **asked), student=Toy(dropout=dropout), initial=initial)
+
+
+JOBS: dict[str, Callable[[int], Job]] = {
+    "baseline": lambda initial: job(teacher=False, initial=initial),
+    "kd": lambda initial: job(KD(), initial=initial),
+    "kd with dropout, accumulation and clipping": lambda initial: job(
+        KD(), dropout=0.3, recipe=recipe(batch_size=4, accumulate=3, clip=0.5), initial=initial
+    ),
+    "kd with crops and flips": lambda initial: job(
+        KD(), recipe=recipe(augmentation=[{"name": "crop", "padding": 1}, {"name": "flip"}]), initial=initial
+    ),
+    "kd with adamw": lambda initial: job(KD(), recipe=recipe(optimizer=AdamW()), initial=initial),
+    "kd with restarts": lambda initial: job(
+        KD(), recipe=recipe(epochs=3, schedule=Drops(milestones=(0.34, 0.7)), restart=True, label_smoothing=0.1), initial=initial
+    ),
+    "toy and kd": lambda initial: job(ToyMethod(), KD(), initial=initial, **TEACHERS_DATA),
+    "toy with a moving teacher": lambda initial: job(
+        ToyMethod(teacher_mode="train"), dropout=0.2, initial=initial, recipe=recipe(optimizer=SGD(lr=0.05)), **TEACHERS_DATA
+    ),
+}
+
+
+@pytest.mark.parametrize("report_seconds", [0.0, float("inf")], ids=["every step", "every epoch"])
+@pytest.mark.parametrize("name", JOBS)
+def test_killed_at_any_moment_and_resumed_a_job_ends_with_the_same_bytes_and_events(name: str, report_seconds: float) -> None:
+    whole = toys.play(JOBS[name](0), report_seconds=report_seconds)
+    assert len(whole.kept) >= 6
+    for told, blob in whole.kept:
+        again = JOBS[name](99)
+        toys.scramble(again)
+        rest = toys.play(again, resume=blob, report_seconds=report_seconds, freeze=False)
+        assert whole.events[:told] + rest.events == whole.events
+        for key, value in whole.weights.items():
+            assert torch.equal(value, rest.weights[key]), key
+
+
+def test_a_resumed_job_freezes_to_the_same_bytes() -> None:
+    whole = toys.play(JOBS["toy and kd"](0))
+    again = JOBS["toy and kd"](1)
+    toys.scramble(again)
+    rest = toys.play(again, resume=whole.kept[2][1])
+    assert [blob for _, blob in rest.kept] == [blob for _, blob in whole.kept[3:]]
+
+
+def test_a_checkpoint_of_another_plan_is_called_corrupt() -> None:
+    blob = toys.play(JOBS["kd"](0)).kept[-1][1]
+    for wrong in (blob[:100], blob[:-8], toys.play(JOBS["toy and kd"](0)).kept[0][1]):
+        with pytest.raises(Corrupt):
+            toys.play(JOBS["kd"](0), resume=wrong)
+
+
+def test_the_same_job_twice_is_the_same_and_another_seed_is_another() -> None:
+    first, second = (toys.play(job(KD(), dropout=0.3), freeze=False) for _ in range(2))
+    assert first.events == second.events
+    other = toys.play(job(KD(), dropout=0.3, seed=1), freeze=False)
+    assert first.events != other.events
+
+
+def test_the_phases_come_in_order_and_the_steps_count_up_to_the_whole() -> None:
+    made = job(ToyMethod(), KD(), **TEACHERS_DATA)
+    events = [event for event in run(made.plan, made.teacher, made.student, made.sources, keep=lambda _: None, report_seconds=0) if event]
+    phases = [(event.phase, event.fit, event.of) for event in events if isinstance(event, Phase)]
+    assert phases == [("initialise", 0, 12), ("transfer", 0, 12), ("transfer", 1, 12), ("train", 2, 12), ("evaluate", 2, 12)]
+    steps = [event for event in events if isinstance(event, Step)]
+    assert [event.done for event in steps] == list(range(1, made.plan.steps + 1))
+    assert [event.step for event in steps] == [1, 2, 3, 1, 2, 3, 1, 2, 3, 4, 5, 6]
+    assert [event.phase for event in steps] == ["transfer"] * 6 + ["train"] * 6
+
+
+def test_validation_is_examined_after_each_epoch_and_test_once_with_the_teacher_beside_it() -> None:
+    told = [event for event in toys.play(job(KD(), evaluate=["accuracy", "agreement"])).events if isinstance(event, Evaluated)]
+    assert [(event.split, event.epoch, event.done) for event in told] == [("validation", 0, 3), ("validation", 1, 6), ("test", 1, 6)]
+    assert told[-1].values.keys() >= {"accuracy", "loss", "n", "agreement", "teacher.accuracy"}
+    assert told[-1].values["n"] == 15
+
+
+def test_without_a_teacher_nothing_is_said_of_one() -> None:
+    told = [event for event in toys.play(JOBS["baseline"](0)).events if isinstance(event, Evaluated)]
+    assert not any(name.startswith("teacher") for name in told[-1].values)
+
+
+def test_the_teacher_is_the_same_afterwards_and_has_no_gradient() -> None:
+    made = job(ToyMethod(), KD(), **TEACHERS_DATA)
+    assert made.teacher is not None
+    before = {name: value.clone() for name, value in made.teacher.network.state_dict().items()}
+    toys.play(made, freeze=False)
+    assert all(torch.equal(value, before[name]) for name, value in made.teacher.network.state_dict().items())
+    assert all(parameter.grad is None for parameter in made.teacher.parameters())
+    assert not made.teacher.training
+
+
+def test_a_teacher_in_train_mode_moves_its_statistics_and_nothing_else() -> None:
+    made = job(ToyMethod(teacher_mode="train"), **TEACHERS_DATA)
+    assert made.teacher is not None
+    before = {name: value.clone() for name, value in made.teacher.network.state_dict().items()}
+    toys.play(made, freeze=False)
+    moved = {name for name, value in made.teacher.network.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {f"bn{k}.{name}" for k in (1, 2) for name in ("running_mean", "running_var", "num_batches_tracked")}
+
+
+def test_an_exception_in_keep_ends_the_run_between_two_steps() -> None:
+    made, seen = job(KD()), list[bytes]()
+
+    class Stop(Exception):
+        pass
+
+    def keep(bench: object) -> None:
+        seen.append(bench.freeze())  # type: ignore[attr-defined]
+        if len(seen) == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        list(run(made.plan, made.teacher, made.student, made.sources, keep=keep))
+    again = job(KD(), initial=5)
+    rest = toys.play(again, resume=seen[-1])
+    whole = toys.play(job(KD()))
+    assert all(torch.equal(value, rest.weights[name]) for name, value in whole.weights.items())
+
+
+def test_the_student_learns() -> None:
+    """Columns of different brightness are learnt almost whole within a few epochs."""
+    made = toys.make(toys.spec(teacher=False, recipe=recipe(epochs=30, optimizer=SGD(lr=0.1))), n=48)
+    told = [event for event in toys.play(made, freeze=False, report_seconds=float("inf")).events if isinstance(event, Evaluated)]
+    assert told[-1].values["accuracy"] > 0.8

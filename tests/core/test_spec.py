@@ -1,0 +1,109 @@
+"""What a user may ask for, and when two wishes are the same training."""
+
+import json
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import ValidationError
+
+from core.methods.kd import KD
+from core.optim import Recipe
+from core.presets import presets
+from core.spec import JobSpec, baseline, identity
+
+WHOLE: dict[str, Any] = {
+    "name": "r20 from r110",
+    "teacher": "tch_1",
+    "student": {"architecture": "arc_1", "weights": None},
+    "dataset": {"id": "ds_1", "take": {"per_class": 50}, "validation": 0.1, "seed": 0, "views": None, "view_seed": 0},
+    "methods": [{"name": "kd", "temperature": 4.0, "weight": {"linear": [4, 1], "until": 0.75}}],
+    "recipe": {"epochs": 100, "batch_size": 128, "optimizer": {"name": "sgd", "lr": 0.1}, "task_weight": 1.0},
+    "exports": ["safetensors"],
+    "limits": {"seconds": None},
+    "seed": 0,
+    "metadata": {"who": "me"},
+}
+LEAST: dict[str, Any] = {"student": {"architecture": "arc_1"}, "dataset": {"id": "ds_1"}}
+
+
+def test_a_spec_goes_to_json_and_back() -> None:
+    spec = JobSpec.model_validate(WHOLE)
+    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert isinstance(spec.methods[0], KD)
+
+
+def test_the_published_schema_takes_what_the_model_takes() -> None:
+    schema = JobSpec.model_json_schema()
+    jsonschema.validate(WHOLE, schema)
+    jsonschema.validate(LEAST, schema)
+    assert all("description" in field or name in {"student", "dataset"} for name, field in schema["properties"].items())
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        (("teacher",), "arc_1"), (("student", "architecture"), "resnet"), (("student", "weights"), "w"), (("dataset", "id"), "../etc"),
+        (("dataset", "validation"), 1.0), (("dataset", "take"), {}), (("dataset", "take"), {"total": 5, "fraction": 0.5}),
+        (("dataset", "take", "total"), 0), (("dataset", "views"), 0), (("methods", 0, "temperature"), 0), (("methods", 0, "temprature"), 4),
+        (("methods", 0, "name"), "kdd"), (("recipe", "epochs"), 0), (("recipe", "lr"), 1), (("exports", 0), "onnx"), (("device",), "tpu"),
+        (("limits", "seconds"), 0), (("seed",), -1), (("seed",), 2**53), (("metadata", "k" * 65), "v"), (("metadata", "k"), "v" * 513),
+        (("evaluate", 0), "vibes"), (("unknown",), 1),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_the_field_named(path: tuple[str | int, ...], wrong: object) -> None:
+    asked = json.loads(json.dumps({**WHOLE, "evaluate": ["accuracy"]}))
+    place = asked
+    for part in path[:-1]:
+        place[part] = place[part] or {}
+        place = place[part]
+    place[path[-1]] = wrong
+    with pytest.raises(ValidationError) as caught:
+        JobSpec.model_validate(asked)
+    locations = [tuple(part for part in error["loc"] if part not in ("kd", "[key]")) for error in caught.value.errors()]
+    assert path in [location[: len(path)] for location in locations]
+
+
+def test_identity_is_blind_to_names_and_to_defaults_written_out() -> None:
+    spec = JobSpec.model_validate(WHOLE)
+    renamed = JobSpec.model_validate(
+        {**WHOLE, "name": "x", "metadata": {}, "limits": {"seconds": 60}, "evaluate": ["accuracy", "agreement"]}
+    )
+    assert identity(renamed) == identity(spec)
+    assert identity(JobSpec.model_validate(spec.model_dump())) == identity(spec)
+    assert identity(JobSpec.model_validate(LEAST)) == identity(JobSpec.model_validate({**LEAST, "seed": 0, "recipe": {"epochs": 100}}))
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"teacher": "tch_2"}, {"methods": []}, {"recipe": {"epochs": 2}}, {"device": "cpu"}])
+def test_identity_sees_what_training_depends_on(change: dict[str, Any]) -> None:
+    assert identity(JobSpec.model_validate({**WHOLE, **change})) != identity(JobSpec.model_validate(WHOLE))
+
+
+def test_the_baseline_is_the_same_job_without_a_teacher_and_as_long() -> None:
+    spec = JobSpec.model_validate({**WHOLE, "recipe": {"epochs": 100, "task_weight": 0.1}, "evaluate": ["accuracy", "agreement"]})
+    alone = baseline(spec, 120)
+    assert (alone.teacher, alone.methods, alone.recipe.task_weight, alone.recipe.epochs) == (None, (), 1.0, 120)
+    assert alone.evaluate == ("accuracy",)
+    assert (alone.seed, alone.dataset, alone.student) == (spec.seed, spec.dataset, spec.student)
+    assert JobSpec.model_validate_json(alone.model_dump_json()) == alone
+
+
+def test_all_methods_and_teachers_share_one_baseline() -> None:
+    other = {**WHOLE, "teacher": "tch_2", "methods": [{"name": "kd", "temperature": 2}], "name": "other"}
+    assert identity(baseline(JobSpec.model_validate(other), 100)) == identity(baseline(JobSpec.model_validate(WHOLE), 100))
+
+
+@pytest.mark.parametrize("name", presets())
+def test_a_preset_is_a_job_spec_without_ids_and_says_its_source(name: str) -> None:
+    preset = dict(presets()[name])
+    assert len(preset.pop("note")) > 40
+    dataset = {"id": "ds_1", **preset.pop("dataset", {})}
+    spec = JobSpec.model_validate({**preset, "teacher": "tch_1", "student": {"architecture": "arc_1"}, "dataset": dataset})
+    assert spec.methods
+
+
+def test_the_preset_of_repdistiller_has_its_numbers() -> None:
+    recipe = Recipe.model_validate(presets()["kd_resnet20_cifar10"]["recipe"])
+    drops = [step // 782 for step in range(1, 240 * 782) if recipe.rate(step, 240 * 782) < recipe.rate(step - 1, 240 * 782)]
+    assert drops == [150, 180, 210]
+    assert recipe.optimizer.lr == 0.05
