@@ -1,0 +1,212 @@
+"""What jobs are made of: uploads, the assets that an inspection makes of them, and the artifacts that jobs leave."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from db.access import Tenant
+from db.ids import new_id
+from db.life.move import move
+from db.life.submission import insert_job
+from db.life.wishes import CANCELLING
+from db.session import Database, clock
+from db.states import TERMINAL, AssetKind
+from db.tables import artifact, asset, blob, job, upload
+
+_PREFIX = {"teacher": "tch", "architecture": "arc", "dataset": "ds"}
+UPLOADED = "in/upload"
+"""Where an inspection finds what the user sent."""
+
+
+class TooLarge(Exception):
+    """The upload is declared larger than is taken here."""
+
+
+class Mismatch(Exception):
+    """The bytes that came are not the ones that were declared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """Bytes that were announced (`pending`, `offset` 0) or came whole (`completed`, `offset` = `bytes`)."""
+
+    id: str
+    purpose: str
+    filename: str
+    bytes: int
+    sha256: str
+    status: Literal["pending", "completed", "cancelled"]
+    created_at: float
+    expires_at: float
+
+    @property
+    def offset(self) -> int:
+        """How many bytes are there."""
+        return self.bytes if self.status == "completed" else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    """A teacher, an architecture or a dataset. `report` once it is ready, `problem` {"where", "reason", "hint", "code"} once rejected.
+
+    `blob` holds what a job is given: a teacher's weights, a dataset in its canonical form. `job` is its inspection.
+    """
+
+    id: str
+    kind: AssetKind
+    name: str
+    status: Literal["processing", "ready", "rejected"]
+    request: dict[str, Any]
+    report: dict[str, Any] | None
+    problem: dict[str, Any] | None
+    blob: str | None
+    bytes: int | None
+    metadata: dict[str, Any]
+    job: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file that a job left; its bytes are the blob `sha256`."""
+
+    id: str
+    job: str
+    name: str
+    format: str
+    sha256: str
+    bytes: int
+    facts: dict[str, Any]
+    created_at: float
+
+
+def create_upload(
+    db: Database, tenant: Tenant, *, purpose: str, filename: str, bytes: int, sha256: str, max_bytes: int, ttl: float = 7 * 86400.0
+) -> Upload:
+    """Announce bytes; they must come within `ttl` seconds. `TooLarge` above `max_bytes`."""
+    if bytes > max_bytes:
+        raise TooLarge(f"{bytes} bytes are more than the {max_bytes} that are taken here")
+    with db.begin() as tx:
+        id = new_id("upl")
+        tx.execute(
+            sa.insert(upload).values(
+                id=id, tenant_id=tenant.id, purpose=purpose, filename=filename, bytes=bytes, sha256=sha256, status="pending",
+                created_at=clock(), expires_at=clock() + ttl,
+            )
+        )  # fmt: skip
+        return _one_upload(tx, tenant, id)
+
+
+def get_upload(db: Database, tenant: Tenant, id: str) -> Upload | None:
+    """The upload, if the tenant has it."""
+    with db.read() as tx:
+        row = tx.execute(_uploads(tenant).where(upload.c.id == id)).mappings().one_or_none()
+    return Upload(**row) if row else None
+
+
+def complete_upload(db: Database, tenant: Tenant, id: str, *, digest: str) -> Upload:
+    """The bytes came and are kept as `digest`. `Mismatch` if they are not those declared, KeyError if nobody waits for them any more."""
+    kept = sa.exists().where(blob.c.tenant_id == tenant.id, blob.c.sha256 == digest, blob.c.size == upload.c.bytes)
+    own = (upload.c.id == id) & (upload.c.tenant_id == tenant.id)
+    with db.begin() as tx:
+        right = own & (upload.c.status != "cancelled") & (upload.c.sha256 == digest) & kept
+        done = tx.execute(sa.update(upload).where(right).values(status="completed").returning(upload.c.id)).first()
+        if done is None and tx.execute(sa.select(upload.c.id).where(own, upload.c.status == "pending")).first() is None:
+            raise KeyError(id)
+        if done is None:
+            raise Mismatch(f"the bytes that came have the digest {digest}, or another length than was declared")
+        return _one_upload(tx, tenant, id)
+
+
+def delete_upload(db: Database, tenant: Tenant, id: str) -> bool:
+    """Forget an upload. What was made of it stays. False if the tenant has no such upload."""
+    own = (upload.c.id == id) & (upload.c.tenant_id == tenant.id) & (upload.c.status != "cancelled")
+    with db.begin() as tx:
+        return tx.execute(sa.update(upload).where(own).values(status="cancelled").returning(upload.c.id)).first() is not None
+
+
+def _uploads(tenant: Tenant) -> sa.Select[Any]:
+    return sa.select(*(column for column in upload.c if column.name != "tenant_id")).where(upload.c.tenant_id == tenant.id)
+
+
+def _one_upload(tx: Connection, tenant: Tenant, id: str) -> Upload:
+    return Upload(**tx.execute(_uploads(tenant).where(upload.c.id == id)).mappings().one())
+
+
+def create_asset(
+    db: Database, tenant: Tenant, *, kind: AssetKind, name: str, request: Mapping[str, Any], task: Mapping[str, Any],
+    blobs: Mapping[str, str], metadata: Mapping[str, Any] | None = None,
+) -> Asset:  # fmt: skip
+    """An asset in `processing`, and the job of the `cpu` queue that inspects it: `task` is its job.json, `blobs` {path: digest}."""
+    with db.begin() as tx:
+        inputs = {"task": dict(task), "blobs": dict(blobs)}
+        inspection = insert_job(tx, tenant, kind="inspect", name=name, spec=request, inputs=inputs, queue="cpu", metadata={})
+        id = new_id(_PREFIX[kind])
+        tx.execute(
+            sa.insert(asset).values(
+                id=id, tenant_id=tenant.id, kind=kind, name=name, status="processing", request=request, blob=blobs.get(UPLOADED),
+                job_id=inspection.id, metadata=metadata or {}, created_at=clock(),
+            )
+        )  # fmt: skip
+        return Asset(**tx.execute(_assets(tenant).where(asset.c.id == id)).mappings().one())
+
+
+def get_asset(db: Database, tenant: Tenant, id: str, kind: AssetKind | None = None) -> Asset | None:
+    """The asset, if the tenant has it (and it is of this kind)."""
+    own = _assets(tenant).where(asset.c.id == id)
+    with db.read() as tx:
+        row = tx.execute(own.where(asset.c.kind == kind) if kind else own).mappings().one_or_none()
+    return Asset(**row) if row else None
+
+
+def list_assets(db: Database, tenant: Tenant, *, kind: AssetKind, limit: int, after: str | None = None) -> list[Asset]:
+    """Newest first, from the one after `after`."""
+    own = _assets(tenant).where(asset.c.kind == kind).order_by(asset.c.id.desc()).limit(limit)
+    with db.read() as tx:
+        rows = tx.execute(own.where(asset.c.id < after) if after else own).mappings().all()
+    return [Asset(**row) for row in rows]
+
+
+def delete_asset(db: Database, tenant: Tenant, id: str) -> bool:
+    """Forget an asset and cancel its inspection, if that still goes on. Jobs that use it have their own copy of what they need."""
+    own = (asset.c.id == id) & (asset.c.tenant_id == tenant.id)
+    with db.begin() as tx:
+        # The job's row before the asset's, as every transition takes them.
+        inspection = sa.select(job.c.id).join(asset, asset.c.job_id == job.c.id).where(own, job.c.tenant_id == tenant.id)
+        found = tx.execute(inspection.with_for_update(of=job)).scalar_one_or_none()
+        if found is None:
+            return False
+        tx.execute(sa.delete(asset).where(own))
+        going_on = (job.c.id == found) & (job.c.tenant_id == tenant.id) & job.c.state.not_in(TERMINAL) & (job.c.desired != "cancel")
+        move(tx, sa.update(job).where(going_on).values(CANCELLING))
+        return True
+
+
+def _assets(tenant: Tenant) -> sa.Select[Any]:
+    renamed = {"job_id": "job"}
+    columns = (column.label(renamed.get(column.name, column.name)) for column in asset.c if column.name != "tenant_id")
+    own = asset.outerjoin(blob, (blob.c.tenant_id == asset.c.tenant_id) & (blob.c.sha256 == asset.c.blob))
+    return sa.select(*columns, blob.c.size.label("bytes")).select_from(own).where(asset.c.tenant_id == tenant.id)
+
+
+def list_artifacts(db: Database, tenant: Tenant, job: str) -> list[Artifact]:
+    """What a job of the tenant left, by name."""
+    with db.read() as tx:
+        rows = tx.execute(_artifacts(tenant).where(artifact.c.job_id == job).order_by(artifact.c.name)).mappings().all()
+    return [Artifact(**row) for row in rows]
+
+
+def get_artifact(db: Database, tenant: Tenant, id: str) -> Artifact | None:
+    """The artifact, if the tenant has it."""
+    with db.read() as tx:
+        row = tx.execute(_artifacts(tenant).where(artifact.c.id == id)).mappings().one_or_none()
+    return Artifact(**row) if row else None
+
+
+def _artifacts(tenant: Tenant) -> sa.Select[Any]:
+    renamed = {"job_id": "job"}
+    columns = (column.label(renamed.get(column.name, column.name)) for column in artifact.c if column.name != "tenant_id")
+    return sa.select(*columns).where(artifact.c.tenant_id == tenant.id)

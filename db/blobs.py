@@ -1,0 +1,146 @@
+"""Bytes in the database, by their digest: a mebibyte a row, each in a short transaction of its own, invisible until all are there."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
+
+from db.access import Tenant
+from db.ids import new_id
+from db.session import Database, clock
+from db.tables import artifact, asset, blob, blob_chunk, checkpoint, upload
+
+CHUNK = 1 << 20
+_AT_ONCE = 200
+
+
+class CorruptBlob(Exception):
+    """The bytes under a digest are not what their name says."""
+
+
+class Blobs:
+    """The blobs of one tenant. The same bytes are kept once a tenant, and never shared between two: a hash must not tell who has what."""
+
+    def __init__(self, db: Database, tenant: Tenant) -> None:
+        self._db = db
+        self._tenant = tenant
+
+    def put(self, chunks: Iterable[bytes]) -> str:
+        """Keep the bytes and return their sha256. At most two mebibytes beside the caller's own chunk are in memory."""
+        id = new_id("blob")
+        with self._db.begin() as tx:
+            tx.execute(sa.insert(blob).values(id=id, tenant_id=self._tenant.id, touched_at=clock()))
+        hasher, size = hashlib.sha256(), 0
+        try:
+            for i, data in enumerate(_even(chunks)):
+                hasher.update(data)
+                size += len(data)
+                with self._db.begin() as tx:
+                    tx.execute(sa.insert(blob_chunk).values(blob_id=id, i=i, data=data))
+                    tx.execute(sa.update(blob).where(blob.c.id == id).values(touched_at=clock()))
+            if not self._publish(id, hasher.hexdigest(), size):
+                discard(self._db, id)
+        except BaseException:
+            discard(self._db, id)
+            raise
+        return hasher.hexdigest()
+
+    def _publish(self, id: str, digest: str, size: int) -> bool:
+        """Give the written blob its name. False: the tenant has these bytes already, and they count as touched just now."""
+        try:
+            with self._db.begin() as tx:
+                known = tx.execute(sa.update(blob).where(self._named(digest)).values(touched_at=clock()).returning(blob.c.id)).first()
+                if known is None:
+                    tx.execute(sa.update(blob).where(blob.c.id == id).values(sha256=digest, size=size, touched_at=clock()))
+                return known is None
+        except IntegrityError:  # somebody else gave the same bytes their name between our two statements
+            return False
+
+    def get(self, digest: str) -> Iterator[bytes]:
+        """The bytes in order, verified while they stream: `CorruptBlob` at the end if they are others; KeyError if absent."""
+        with self._db.read() as tx:
+            found = tx.execute(sa.select(blob.c.id, blob.c.size).where(self._named(digest))).one_or_none()
+        if found is None:
+            raise KeyError(digest)
+        hasher = hashlib.sha256()
+        for i in range(-(-found.size // CHUNK)):
+            with self._db.read() as tx:
+                data = tx.execute(
+                    sa.select(blob_chunk.c.data).where(blob_chunk.c.blob_id == found.id, blob_chunk.c.i == i)
+                ).scalar_one_or_none()
+            if data is None:
+                raise CorruptBlob(f"the blob {digest} lacks its chunk {i}")
+            hasher.update(data)
+            yield data
+        if hasher.hexdigest() != digest:
+            raise CorruptBlob(f"the blob {digest} holds other bytes than its name says")
+
+    def has(self, digest: str) -> bool:
+        """Whether the tenant has these bytes."""
+        return self._size(digest) is not None
+
+    def size(self, digest: str) -> int:
+        """Their number; KeyError if absent."""
+        size = self._size(digest)
+        if size is None:
+            raise KeyError(digest)
+        return size
+
+    def _size(self, digest: str) -> int | None:
+        with self._db.read() as tx:
+            return tx.execute(sa.select(blob.c.size).where(self._named(digest))).scalar_one_or_none()
+
+    def _named(self, digest: str) -> sa.ColumnElement[bool]:
+        return (blob.c.tenant_id == self._tenant.id) & (blob.c.sha256 == digest)
+
+
+def discard(db: Database, id: str) -> None:
+    """Take an unnamed blob apart, some chunks a transaction, so that nobody waits long behind it."""
+    unnamed = sa.select(blob.c.id).where(blob.c.id == id, blob.c.sha256.is_(None))
+    some = sa.select(blob_chunk.c.i).where(blob_chunk.c.blob_id.in_(unnamed)).order_by(blob_chunk.c.i).limit(_AT_ONCE)
+    gone = _AT_ONCE
+    while gone == _AT_ONCE:
+        with db.begin() as tx:
+            gone = tx.execute(sa.delete(blob_chunk).where(blob_chunk.c.blob_id == id, blob_chunk.c.i.in_(some))).rowcount
+    with db.begin() as tx:
+        tx.execute(sa.delete(blob).where(blob.c.id == id, blob.c.sha256.is_(None)))
+
+
+def forget(tx: Connection, tenant_id: str, digest: str) -> list[str]:
+    """Take the name from a blob that no row names; `discard` what is returned after the commit, or leave it to `sweep`."""
+    named_by = (
+        sa.exists().where(asset.c.tenant_id == tenant_id, asset.c.blob == digest),
+        sa.exists().where(artifact.c.tenant_id == tenant_id, artifact.c.sha256 == digest),
+        sa.exists().where(checkpoint.c.tenant_id == tenant_id, checkpoint.c.blob == digest),
+        sa.exists().where(upload.c.tenant_id == tenant_id, upload.c.sha256 == digest, upload.c.status != "cancelled"),
+    )
+    unused = (blob.c.tenant_id == tenant_id) & (blob.c.sha256 == digest) & ~sa.or_(*named_by)
+    return list(tx.execute(sa.update(blob).where(unused).values(sha256=None).returning(blob.c.id)).scalars())
+
+
+def sweep(db: Database, *, older: float) -> int:
+    """Take apart what was never finished, or never taken apart to the end, and was not touched for `older` seconds; how many blobs."""
+    with db.read() as tx:
+        left = sa.select(blob.c.id).where(blob.c.sha256.is_(None), blob.c.touched_at < clock() - older)
+        ids = tx.execute(left).scalars().all()
+    for id in ids:
+        discard(db, id)
+    return len(ids)
+
+
+def _even(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of one mebibyte, whatever pieces they come in."""
+    rest = bytearray()
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while view:
+            room = CHUNK - len(rest)
+            rest += view[:room]
+            view = view[room:]
+            if len(rest) == CHUNK:
+                yield bytes(rest)
+                rest.clear()
+    if rest:
+        yield bytes(rest)

@@ -1,0 +1,23 @@
+"""The life of a job: every transition is one conditional statement, and whoever gets no row back has lost and stops.
+
+    submission.py  ∅ → queued                           by the API
+    run.py         claim, renew, record, checkpoint     by the supervisor that holds the claim; every write carries its fence
+    end.py         complete, fail, retry, yield        likewise: how a claim ends
+    wishes.py      pause, resume, cancel, release      by the tenant: `desired`, and `state` only of a job that is not running
+    upkeep.py      reap, expire, unpublished           by the maintainer
+
+The promise: at-least-once execution from the last checkpoint, exactly-once completion.
+"""
+
+from db.life.end import NewArtifact, complete, end_attempt, fail, retry, yield_
+from db.life.job import Claim, Job, Renewal
+from db.life.run import claim, keep_checkpoint, record, renew, wish
+from db.life.submission import KeyReused, TooManyQueued, submit
+from db.life.upkeep import claimable, expire, reap, unpublished
+from db.life.wishes import cancel, pause, release, resume, retry_as_new
+
+__all__ = [
+    "Claim", "Job", "KeyReused", "NewArtifact", "Renewal", "TooManyQueued",
+    "cancel", "claim", "claimable", "complete", "end_attempt", "expire", "fail", "keep_checkpoint", "pause", "reap", "record",
+    "release", "renew", "resume", "retry", "retry_as_new", "submit", "unpublished", "wish", "yield_",
+]  # fmt: skip
