@@ -1,0 +1,88 @@
+"""How an attempt ends for the job: completed with its files, or handed back with the verdict."""
+
+import logging
+import random
+from dataclasses import dataclass
+
+from core.blobs import BlobStore
+from core.events import File
+from db import life
+from db.session import Database
+from worker.child import Ending
+from worker.lease import Ended, Lease
+from worker.record import Recorder
+from worker.settings import Settings
+from worker.stage import JobFolder, Tick, keep
+from worker.verdict import Verdict
+
+log = logging.getLogger(__name__)
+
+_BACKOFF = (1, 6, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What is needed to end an attempt whose child is dead. All of it insists while the database is away."""
+
+    settings: Settings
+    database: Database
+    claim: life.Claim
+    lease: Lease
+    blobs: BlobStore
+    folder: JobFolder
+    recorder: Recorder
+    tick: Tick
+
+    def complete(self, ending: Ending) -> Verdict:
+        """Keep every file that the child made, then complete the job; the verdict says whether it counted."""
+        told = self.recorder
+        artifacts = [
+            life.NewArtifact(name=file.name, format=export.format, sha256=self._kept(file), bytes=file.bytes, facts=export.facts)
+            for export in told.exports
+            for file in export.files
+        ]
+        canonical = None
+        for file in told.inspected.files if told.inspected else ():
+            canonical = self._kept(file)
+        result = dict(told.result.values if told.result else {})
+        if told.inspected:
+            result["report"] = told.inspected.report
+        told.finish(tick=self.tick)
+        self._end_attempt(ending, None)
+        done = self.lease.insist(lambda: life.complete(self.database, self.claim, result=result, artifacts=artifacts, canonical=canonical))
+        if not done:
+            return Verdict("yield")  # the user cancelled in the last moment, or the claim is lost
+        log.info("completed job=%s fence=%d", self.claim.job.id, self.claim.fence)
+        return Verdict("complete")
+
+    def hand_back(self, verdict: Verdict, ending: Ending) -> None:
+        """Fail, retry or yield, with the child's last lines; `Ended` where the claim is lost."""
+        self.recorder.finish(tick=self.tick)
+        self._end_attempt(ending, verdict)
+        database, claim = self.database, self.claim
+        problem = verdict.problem(self.folder.tail())
+        code = verdict.code or "internal_error"
+        if verdict.action == "fail":
+            state = "failed" if self.lease.insist(lambda: life.fail(database, claim, code=code, problem=problem)) else None
+        elif verdict.action == "retry":
+            pause = self.settings.backoff * _BACKOFF[min(claim.job.crashes, len(_BACKOFF) - 1)] * random.uniform(0.8, 1.2)
+            most = verdict.max_crashes(self.settings.max_crashes)
+            state = self.lease.insist(lambda: life.retry(database, claim, code=code, problem=problem, backoff=pause, max_crashes=most))
+        else:
+            state = self.lease.insist(lambda: life.yield_(database, claim))
+        if state is None:
+            raise Ended("lost")
+        log.info("handed back job=%s fence=%d state=%s %s", claim.job.id, claim.fence, state, verdict.code or "")
+
+    def _kept(self, file: File) -> str:
+        path = self.folder.file(file.path)
+        return self.lease.insist(lambda: keep(path, file.sha256, self.blobs, tick=self.tick))
+
+    def _end_attempt(self, ending: Ending, verdict: Verdict | None) -> None:
+        tail = self.folder.tail()
+        self.lease.insist(
+            lambda: life.end_attempt(
+                self.database, self.claim, exit_code=ending.exit_code, signal=ending.signal, max_rss=ending.max_rss or None,
+                code=verdict.code if verdict else None, log_tail=tail,
+            )
+        )  # fmt: skip

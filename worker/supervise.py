@@ -1,0 +1,214 @@
+"""One claim from its first moment to its last: stage, start the child, listen, hold the lease, and end the job as the child ended."""
+
+import errno
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from core.blobs import Directory
+from core.errors import Corrupt
+from core.events import Event, Phase
+from db import life
+from db.access import Tenant
+from db.blobs import Blobs, CorruptBlob
+from db.session import Database
+from worker.child import Child, Ending, Spawner, environment
+from worker.home import Home, mark
+from worker.lease import USELESS, Ended, Lease
+from worker.record import Recorder
+from worker.settings import Settings
+from worker.settle import Settlement
+from worker.stage import JobFolder, stage
+from worker.verdict import Stop, Verdict, judge
+
+log = logging.getLogger(__name__)
+
+COMMANDS = {"distil": "run", "inspect": "inspect"}
+"""The child's command for each kind of work."""
+
+_TICK = 0.05
+_MEASURE = 1.0
+_DRAIN = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every supervisor of this process works with."""
+
+    settings: Settings
+    database: Database
+    spawner: Spawner
+    home: Home
+    cache: Directory
+    stopping: threading.Event
+
+
+def supervise(means: Means, claim: life.Claim, *, slot: int) -> None:
+    """Work on a claim until it has ended. Raises nothing: what goes wrong goes into the job and into the log."""
+    job = claim.job
+    log.info("claimed job=%s fence=%d kind=%s attempt=%d", job.id, claim.fence, job.kind, job.attempt)
+    try:
+        folder = means.home.folder(job.id, claim.fence)
+        try:
+            Supervisor(means, claim, folder, slot=slot).run()
+        finally:
+            folder.remove()
+    except Ended as ended:
+        log.warning("gave up job=%s fence=%d: %s", job.id, claim.fence, ended.stop)
+    except Exception:
+        log.exception("could not end job=%s fence=%d: its lease will run out", job.id, claim.fence)
+
+
+class Supervisor:
+    """See `supervise`. One thread does everything here; another only reads the child's output into the recorder's inbox."""
+
+    def __init__(self, means: Means, claim: life.Claim, folder: JobFolder, *, slot: int) -> None:
+        settings, database = means.settings, means.database
+        self._means = means
+        self._settings = settings
+        self._job = claim.job
+        self._folder = folder
+        self._slot = slot
+        self._blobs = Blobs(database, Tenant(claim.job.tenant))
+        self._lease = Lease(database, claim, settings, stopping=means.stopping)
+        self._recorder = Recorder(database, claim, self._lease, blobs=self._blobs, folder=folder, flush=settings.flush)
+        self._settlement = Settlement(settings, database, claim, self._lease, self._blobs, folder, self._recorder, self._tick)
+        self._child: Child | None = None
+        self._ticked = self._measured = time.monotonic()
+        self._stop_since: float | None = None
+        self._sent: set[str] = set()
+
+    def run(self) -> None:
+        """Do the work; `Ended` where the claim was lost or the database stayed away. The child is dead before the job says so."""
+        ending = Ending(None, None, 0)
+        try:
+            try:
+                self._prepare()
+                ending = self._watch(self._start())
+                verdict = self._judge(ending)
+                if verdict.action == "complete":
+                    verdict = self._settlement.complete(ending)
+            finally:
+                if self._child:
+                    self._child.end()
+        except Ended as ended:
+            late = ended.stop == "deadline"
+            verdict = Verdict("fail", "deadline", "the job used up its seconds", "/limits/seconds") if late else Verdict("yield")
+        except (OSError, KeyError, Corrupt, CorruptBlob) as error:
+            log.warning("job=%s could not be worked on here: %r", self._job.id, error)
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            reason = f"the worker could not prepare or keep the job's files: {error!r}"[:1000]
+            verdict = Verdict("retry", "storage_full" if full else "internal_error", reason)
+        except Exception as error:
+            log.exception("job=%s met a defect of the worker", self._job.id)
+            verdict = Verdict("retry", "internal_error", f"the worker met a defect of its own: {error!r}"[:1000])
+        if self._lease.stop in ("lost", "outage"):
+            raise Ended(self._lease.stop)
+        if verdict.action != "complete":
+            self._settlement.hand_back(verdict, ending)
+
+    def _prepare(self) -> None:
+        settings = self._settings
+        self._recorder.take(Phase("staging"))
+        self._recorder.take_in(tick=self._tick)
+        blobs = dict(self._job.inputs["blobs"])
+        if self._job.checkpoint:
+            blobs["in/checkpoint.safetensors"] = self._job.checkpoint["blob"]
+        self._lease.insist(lambda: stage(blobs, self._blobs, self._means.cache, self._folder, tick=self._tick))
+        times = {"checkpoint_seconds": settings.checkpoint, "report_seconds": settings.report}
+        self._folder.write_job(self._job.inputs["task"], {"device": self._device, "threads": settings.threads_per_job, **times})
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if self._settings.device == "cuda" and self._job.queue != "cpu" else "cpu"
+
+    def _start(self) -> Child:
+        settings, folder, on_gpu = self._settings, self._folder.path, self._device == "cuda"
+        command = [*settings.child, COMMANDS[self._job.kind], str(folder), "--parent", str(os.getpid()), "--nice", str(settings.nice)]
+        if settings.memory and not on_gpu:
+            command += ["--memory", str(settings.memory)]
+        surroundings = environment(folder, threads=settings.threads_per_job, gpu=self._slot if on_gpu else None)
+        self._tick()
+        self._child = child = self._means.spawner.start(command, folder=folder, environment=surroundings)
+        mark(self._folder, child.pid)
+        log.info("child started job=%s pid=%d", self._job.id, child.pid)
+        self._recorder.heard = self._ticked = time.monotonic()
+        return child
+
+    def _watch(self, child: Child) -> Ending:
+        inbox = self._recorder.inbox
+        reader = threading.Thread(target=_read, args=(child, inbox.put), name=f"read-{child.pid}", daemon=True)
+        reader.start()
+        while (ending := child.ended()) is None:
+            self._recorder.take_in(tick=self._tick)
+            self._look(child)
+            inbox.wait(_TICK)
+        reader.join(_DRAIN)  # its group is dead, so the pipe ends; only a process that left the group could hold it open
+        self._recorder.take_in(tick=self._tick)
+        return ending
+
+    def _tick(self) -> None:
+        """Between two chunks of a copy; `Ended` where the copy has lost its purpose. Without a living child any stop is one at once."""
+        child = self._child
+        if child and child.ending is None:
+            self._look(child)
+        else:
+            self._lease.look()
+        if self._lease.stop and (child is None or self._lease.stop in USELESS):
+            raise Ended(self._lease.stop)
+
+    def _look(self, child: Child) -> None:
+        """Hold the lease, hold the child to its limits, and end it step by step where it must end."""
+        self._lease.look()
+        now = time.monotonic()
+        if now - self._ticked > self._settings.silence / 2:
+            self._recorder.heard = now  # this process was frozen, or a statement hung: the child may have told much meanwhile
+        self._ticked = now
+        if now - self._recorder.heard > self._settings.silence:
+            self._lease.end("stalled")
+        if now - self._measured > _MEASURE:
+            self._measured = now
+            self._folder.bound_log()
+            if self._settings.memory and (child.memory() or 0) > self._settings.memory:
+                self._lease.end("memory")
+        if self._lease.stop:
+            self._escalate(child, self._lease.stop, now)
+
+    def _escalate(self, child: Child, stop: Stop, now: float) -> None:
+        if self._stop_since is None:
+            self._stop_since = now
+        waited = now - self._stop_since
+        grace = self._settings.cancel_grace if stop in ("cancel", "deadline", "stalled") else self._settings.grace
+        if stop in ("lost", "outage", "memory") or waited >= 1.5 * grace:
+            child.signal(signal.SIGKILL)
+        elif stop == "stalled":
+            self._once("abort", lambda: child.signal(signal.SIGABRT))  # the child's fault handler writes where every thread hangs
+        elif waited >= grace:
+            self._once("term", lambda: child.signal(signal.SIGTERM))
+        else:
+            self._once("stop", lambda: child.command("stop"))
+
+    def _once(self, name: str, action: Callable[[], None]) -> None:
+        if name not in self._sent:
+            self._sent.add(name)
+            action()
+
+    def _judge(self, ending: Ending) -> Verdict:
+        told = self._recorder
+        finished = told.result is not None and (self._job.kind != "inspect" or told.inspected is not None)
+        tail, memory = self._folder.tail(), self._settings.memory
+        verdict = judge(ending, stop=self._lease.stop, refusal=told.refusal, finished=finished, tail=tail, memory=memory)
+        log.info(
+            "child ended job=%s exit=%s signal=%s rss=%d MiB: %s %s",
+            self._job.id, ending.exit_code, ending.signal, ending.max_rss >> 20, verdict.action, verdict.code or "",
+        )  # fmt: skip
+        return verdict
+
+
+def _read(child: Child, put: Callable[[Event], None]) -> None:
+    for event in child.events():
+        put(event)
