@@ -1,0 +1,228 @@
+"""The main job of Retort, from a teacher that was trained elsewhere to a student whose accuracy anyone can check.
+
+`make demo`, or `python docs/demo/demo.py [FOLDER]`: everything it makes lies in .demo/ beside the README (or in FOLDER), in a folder
+named by the time.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from retort import Asset, Client, Job, RetortError
+from retort.render import error
+from retort.session import console as plain_console
+from retort.watch import watch
+
+HERE = Path(__file__).resolve().parent
+STUDENT = {"family": "convnet", "channels": [8, 16], "input": [1, 8, 8], "classes": 10}
+TAKE, EPOCHS = 200, 60
+
+
+class Failed(Exception):
+    """The demo cannot go on; the message says why and names a log."""
+
+
+class Demo:
+    """One run, in one folder."""
+
+    def __init__(self, folder: Path, console: Console) -> None:
+        self.folder = folder
+        self.service = folder / "service"
+        self.console = console
+        self.started = time.monotonic()
+        folder.mkdir(parents=True)
+
+    def run(self) -> bool:
+        """Whether the downloaded student does what the service said."""
+        self.step("training a teacher outside Retort: plain PyTorch, docs/demo/teacher.py")
+        self.train_teacher()
+        self.step("starting the service: retort up")
+        with self.serving() as (url, key), Client(url, key=key) as client:
+            self.step("sending the teacher, a student's architecture and the data")
+            spec = self.spec(client)
+            self.step(f"distilling on {TAKE} images, and training the same without the teacher")
+            job = client.jobs.create(spec)
+            job, baseline = watch([job, job.baseline()], self.console)
+            for each in (job, baseline):
+                if each.status != "succeeded":
+                    raise Failed(
+                        f"{each.id} ({each.name}) {each.status}: {each.problem.get('reason', each.raw.get('message'))}\n{self.logs()}"
+                    )
+            self.step("fetching the student")
+            files = job.download(self.folder / "student")
+        self.table(job, baseline)
+        names = ", ".join(sorted(path.name for path in files))
+        self.console.print(f"the student's files: {self.folder / 'student'}\n  {names}")
+        self.step("checking the student's weights with nothing but torch")
+        return self.check(next(path for path in files if path.name == "model.safetensors"), job)
+
+    def step(self, text: str) -> None:
+        """Say what comes now."""
+        self.console.print(f"[{time.monotonic() - self.started:5.1f} s] {text}")
+
+    def logs(self) -> str:
+        """Where to read on."""
+        return f"logs: {self.service / 'logs'}"
+
+    def train_teacher(self) -> None:
+        """Leaves teacher.safetensors, teacher.json and digits.npz."""
+        log = self.folder / "teacher.log"
+        with (
+            log.open("wb") as sink,
+            running([sys.executable, str(HERE / "teacher.py"), str(self.folder)], stdout=sink, log=sink) as process,
+        ):
+            if process.wait() != 0:
+                raise Failed(f"training the teacher failed:\n{log.read_text()[-2000:]}\nlog: {log}")
+
+    @contextmanager
+    def serving(self) -> Iterator[tuple[str, str]]:
+        """The address and the key of a service of its own, stopped at the end."""
+        log = self.folder / "up.log"
+        command = [sys.executable, "-m", "retort", "up", str(self.service), "--port", "0", "--slots", "2", "--threads", "1", "--json"]
+        with log.open("wb") as sink, running(command, stdout=subprocess.PIPE, log=sink) as process:
+            assert process.stdout is not None
+            ready = json.loads(process.stdout.readline() or "{}")
+            if "url" not in ready:
+                process.wait()
+                raise Failed(f"the service did not start:\n{log.read_text()[-3000:]}\nlog: {log}; {self.logs()}")
+            yield ready["url"], json.loads(Path(ready["key_file"]).read_text())["key"]
+
+    def spec(self, client: Client) -> dict[str, Any]:
+        """The job: what was uploaded, the method, the recipe."""
+        teacher = client.upload(self.folder / "teacher.safetensors", purpose="teacher")
+        data = client.upload(self.folder / "digits.npz", purpose="dataset")
+        described = json.loads((self.folder / "teacher.json").read_text())
+        made: list[Asset] = [
+            client.teachers.create("digits teacher", upload=teacher.id, **described),
+            client.architectures.create("digits student", architecture=STUDENT, normalization=described["normalization"]),
+            client.datasets.create("digits", upload=data.id, format="npz", classes=10),
+        ]
+        ready = [client.wait_ready(asset, timeout=120) for asset in made]
+        for asset in ready:
+            self.console.print(f"          {asset.kind} {asset.id} is {asset.status}")
+        return {
+            "name": "distilled",
+            "teacher": ready[0].id,
+            "student": {"architecture": ready[1].id},
+            "dataset": {"id": ready[2].id, "take": {"total": TAKE}, "validation": 0},
+            "methods": [{"name": "kd", "temperature": 4.0, "weight": 0.9}],
+            "recipe": {"epochs": EPOCHS, "batch_size": 32, "optimizer": {"name": "sgd", "lr": 0.05}, "task_weight": 0.1},
+        }
+
+    def table(self, job: Job, baseline: Job) -> None:
+        """Teacher, baseline and student side by side, as the service measured them on the same test images."""
+        result = job.result
+        teacher = {"test": result["teacher"], "parameters": result["teacher_parameters"], "bytes": result["teacher_bytes"]}
+        n = result["test"]["n"]
+        table = Table(title=f"accuracy on {n} test images that no network was trained on")
+        for column in ("", "accuracy", "n", "parameters", "bytes", "trained on"):
+            table.add_column(column, justify="left" if column in ("", "trained on") else "right", no_wrap=True)
+        rows = (
+            ("teacher", teacher, "1197 images"),
+            ("baseline", baseline.result, f"{TAKE} images"),
+            ("distilled", result, f"{TAKE} images + teacher"),
+        )
+        for name, each, data in rows:
+            table.add_row(name, f"{each['test']['accuracy']:.2%}", str(n), f"{each['parameters']:,}", f"{each['bytes']:,}", data)
+        gain = 100 * (result["test"]["accuracy"] - baseline.result["test"]["accuracy"])
+        self.console.print()
+        self.console.print(table)
+        self.console.print(f"the teacher was worth {gain:+.2f} points (one seed)\n")
+
+    def check(self, weights: Path, job: Job) -> bool:
+        """Whether plain torch counts as many right answers as the service reported."""
+        right, n = count_right(weights, self.folder / "digits.npz", json.loads((self.folder / "teacher.json").read_text())["normalization"])
+        reported = job.result["test"]
+        same: bool = n == reported["n"] and right == round(reported["accuracy"] * reported["n"])
+        verdict = "the same number" if same else "NOT the same number"
+        self.console.print(f"plain torch finds {right} of {n} right: {right / n:.4f}")
+        self.console.print(f"the service reported {reported['accuracy']:.4f} on {reported['n']}: {verdict}")
+        return same
+
+
+def count_right(weights: Path, data: Path, normalization: dict[str, list[float]]) -> tuple[int, int]:
+    """Right answers on the test images, and how many images: a plain module, the file's weights, nothing of Retort."""
+    import numpy as np
+    import torch
+    from safetensors.torch import load_file
+    from torch import nn
+
+    class Block(nn.Sequential):
+        def __init__(self, into: int, out: int) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(into, out, 3, padding=1, bias=False)
+            self.bn = nn.BatchNorm2d(out)
+            self.relu = nn.ReLU()
+
+    class Student(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block1, self.block2, self.fc = Block(1, 8), Block(8, 16), nn.Linear(16, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            maps = self.block2(nn.functional.max_pool2d(self.block1(x), 2))
+            logits: torch.Tensor = self.fc(maps.mean(dim=(2, 3)))
+            return logits
+
+    student = Student()
+    student.load_state_dict(load_file(weights))
+    student.eval()
+    arrays = np.load(data)
+    x = torch.from_numpy(arrays["x_test"]).float().unsqueeze(1) / 255
+    y = torch.from_numpy(arrays["y_test"])
+    with torch.no_grad():
+        logits = student((x - normalization["mean"][0]) / normalization["std"][0])
+    return int((logits.argmax(1) == y).sum()), len(y)
+
+
+@contextmanager
+def running(command: list[str], *, stdout: Any, log: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is gone at the end: asked first, killed if it does not hear. Ctrl-C reaches it through us alone."""
+    environment = {**os.environ, "RETORT_PARENT": str(os.getpid())}
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=log, env=environment, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(90)
+        finally:  # too slow, or someone pressed Ctrl-C again: what the service started dies with it
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def main() -> int:
+    """0 where the student does what the service said."""
+    console = plain_console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    home = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parents[1] / ".demo"
+    folder = home.resolve() / datetime.now().strftime("%Y%m%d-%H%M%S")
+    demo = Demo(folder, console)
+    try:
+        return 0 if demo.run() else 1
+    except KeyboardInterrupt:
+        console.print("\ninterrupted; everything is stopped")
+        return 130
+    except Failed as wrong:
+        console.print(f"the demo failed: {wrong}")
+    except RetortError as wrong:
+        console.print(error(wrong))
+        console.print(f"the demo failed; {demo.logs()}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
