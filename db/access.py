@@ -79,12 +79,6 @@ def authenticate(db: Database, key: str) -> Tenant | None:
     return Tenant(found.tenant_id)
 
 
-def any_key(db: Database) -> bool:
-    """Whether there is a key, of any tenant, that still opens the door."""
-    with db.read() as tx:
-        return bool(tx.execute(sa.select(sa.exists().where(api_key.c.revoked_at.is_(None)))).scalar_one())
-
-
 def list_keys(db: Database, owner: Tenant) -> list[ApiKey]:
     """The keys of a tenant that still open the door, oldest first."""
     columns = (api_key.c.id, api_key.c.handle, api_key.c.name, api_key.c.created_at, api_key.c.last_used_at)

@@ -93,6 +93,11 @@ class Database:
                 raise Unavailable(str(error.orig).strip() or type(error.orig).__name__) from error
             raise
 
+    def reach(self) -> None:
+        """Ask the database the smallest question; `Unavailable` where it gives no answer."""
+        with self.read() as connection:
+            connection.execute(sa.select(1))
+
     def close(self) -> None:
         """Give every connection back."""
         self._engine.dispose()

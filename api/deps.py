@@ -1,0 +1,38 @@
+"""What every route is given: the running service, and ids and cursors of the right form."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path, Query, Request
+
+from api.doorbell import Doorbell
+from api.feed import Feeds
+from api.receiving import Receiving
+from api.settings import Settings
+from db.session import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What lives as long as the process does."""
+
+    settings: Settings
+    database: Database
+    doorbell: Doorbell
+    feeds: Feeds
+    receiving: Receiving
+
+
+async def service(request: Request) -> Service:
+    """The service that this application runs."""
+    found: Service = request.app.state.service
+    return found
+
+
+Running = Annotated[Service, Depends(service)]
+Id = Annotated[str, Path(pattern=r"^[a-z]{2,5}_[0-9a-z]{1,40}$", description="as the service gave it")]
+Name = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,60}$")]
+Limit = Annotated[int, Query(ge=1, le=100, description="the most to list")]
+After = Annotated[
+    str | None, Query(pattern=r"^[a-z]{2,5}_[0-9a-z]{1,40}$", description="`next_cursor` of the page before", examples=[None])
+]

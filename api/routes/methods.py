@@ -1,0 +1,150 @@
+"""What this service can do: its methods, its presets, its families of networks, and the workers that are there."""
+
+import inspect
+import sys
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from api.auth import Caller
+from api.deps import Name, Running
+from api.findings import nearest
+from api.problems import Problem
+from api.shapes import Listing, when
+from core.method import Method
+from core.methods import catalogue
+from core.networks import families
+from core.presets import presets
+from db import workers
+
+router = APIRouter(prefix="/v1", tags=["catalogue"])
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+class MethodCard(BaseModel):
+    """A way to teach."""
+
+    name: str
+    title: str
+    reference: str
+    docs: str = Field(description="the idea, the formula, when to use it")
+    needs_teacher: bool
+    params_schema: dict[str, Any] = Field(description="JSON Schema 2020-12 of the object that stands in a job's `methods`")
+    defaults: dict[str, Any]
+
+
+class FamilyCard(BaseModel):
+    """A family of networks that teachers and students may be of."""
+
+    name: str
+    title: str
+    reference: str
+    docs: str
+    params_schema: dict[str, Any] = Field(description="JSON Schema 2020-12 of `architecture`")
+
+
+class WorkerCard(BaseModel):
+    """A worker that sent a heartbeat lately."""
+
+    id: str
+    host: str
+    queues: list[str]
+    device: str
+    slots: int
+    busy: int
+    heartbeat_at: datetime
+
+
+class Capabilities(BaseModel):
+    """What can be run now."""
+
+    queues: list[str]
+    devices: list[str]
+    workers: list[WorkerCard]
+
+
+def _title(docs: str) -> str:
+    return docs.partition("\n")[0].strip()
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    return {"$schema": DIALECT, **model.model_json_schema(mode="validation")}
+
+
+def _method(name: str, method: type[Method]) -> MethodCard:
+    docs = inspect.cleandoc(sys.modules[method.__module__].__doc__ or method.__doc__ or "")
+    defaults = {key: field.get_default(call_default_factory=True) for key, field in method.model_fields.items() if not field.is_required()}
+    plain = method.model_construct(**{**defaults, "name": name}).model_dump(mode="json", include=set(defaults))
+    return MethodCard(
+        name=name,
+        title=_title(docs),
+        reference=method.reference,
+        docs=docs,
+        needs_teacher=method.needs_teacher,
+        params_schema=_schema(method),
+        defaults=plain,
+    )
+
+
+METHODS = {name: _method(name, method) for name, method in sorted(catalogue().items())}
+FAMILIES = [
+    FamilyCard(
+        name=name,
+        title=_title(inspect.cleandoc(family.__doc__ or "")),
+        reference=family.reference,
+        docs=inspect.cleandoc(family.__doc__ or ""),
+        params_schema=_schema(family),
+    )
+    for name, family in sorted(families().items())
+]
+
+
+@router.get("/methods", summary="List the methods")
+def list_methods(caller: Caller) -> Listing[MethodCard]:
+    """Every way to teach, with its parameters as a JSON Schema."""
+    return Listing(data=list(METHODS.values()))
+
+
+@router.get("/methods/{name}", summary="Get a method")
+def get_method(caller: Caller, name: Name) -> MethodCard:
+    """One way to teach: its idea, its formula, its parameters and their defaults."""
+    if name not in METHODS:
+        raise Problem(404, f"there is no method {name}", hint=nearest(name, METHODS))
+    return METHODS[name]
+
+
+@router.get("/presets", summary="List the presets")
+def list_presets(caller: Caller) -> Listing[dict[str, Any]]:
+    """Whole job specs, such as published rows: fill in the ids and submit one."""
+    return Listing(data=[{"name": name, "spec": preset} for name, preset in presets().items()])
+
+
+@router.get("/architectures/catalog", summary="List the families of networks", tags=["architectures"])
+def list_families(caller: Caller) -> Listing[FamilyCard]:
+    """Every family that an `architecture` may be of, with its hyper-parameters as a JSON Schema."""
+    return Listing(data=FAMILIES)
+
+
+@router.get("/capabilities", summary="What can be run now")
+def capabilities(running: Running, caller: Caller) -> Capabilities:
+    """The workers that sent a heartbeat lately, and what they take."""
+    living = workers.living(running.database, within=running.settings.worker_living)
+    return Capabilities(
+        queues=sorted({queue for worker in living for queue in worker.queues}),
+        devices=sorted({worker.device for worker in living}),
+        workers=[
+            WorkerCard(
+                id=worker.id,
+                host=worker.host,
+                queues=list(worker.queues),
+                device=worker.device,
+                slots=worker.slots,
+                busy=worker.busy,
+                heartbeat_at=when(worker.seen_at),
+            )
+            for worker in living
+        ],
+    )

@@ -1,0 +1,148 @@
+"""From a job spec to a row in the queue: find what it names, plan it, and only then write it down."""
+
+import hashlib
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from api.deps import Service
+from api.findings import Finding
+from api.problems import Problem, invalid, not_kept
+from core.anatomy import Anatomy
+from core.data.report import DatasetReport
+from core.plan import Plan, plan
+from core.spec import DatasetRef, JobSpec, identity
+from db import assets, life
+from db.access import Tenant
+from db.assets import Asset
+from db.life import Job
+from db.states import AssetKind
+
+QUEUES = {"auto": "any", "cuda": "gpu", "cpu": "cpu"}
+"""The device of a spec, and the queue whose workers have it; every worker takes from "any"."""
+_PLANNING = threading.Lock()
+"""One plan at a time: it sets torch's generators, which the whole process shares, and readers must not wait behind many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A job that was planned and may be queued: its job.json, and the blobs that lie beside it."""
+
+    spec: JobSpec
+    plan: Plan
+    task: dict[str, Any]
+    blobs: dict[str, str]
+
+
+def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
+    """Plan a job with what it names. A Problem where something is not there or not ready, `Refused` where it does not fit together."""
+    teacher = _ready(running, tenant, "teacher", spec.teacher, "/teacher") if spec.teacher else None
+    student = _ready(running, tenant, "architecture", spec.student.architecture, "/student/architecture")
+    dataset = _ready(running, tenant, "dataset", spec.dataset.id, "/dataset/id")
+    ref: DatasetRef | None = spec.teacher_dataset
+    other = _ready(running, tenant, "dataset", ref.id, "/teacher_dataset/id") if ref else None
+    blobs = {
+        "in/teacher.safetensors": teacher.blob if teacher else None,
+        "in/dataset.safetensors": dataset.blob,
+        "in/teacher_dataset.safetensors": other.blob if other else None,
+        "in/student.safetensors": _weights(running, tenant, spec.student.weights) if spec.student.weights else None,
+    }
+    task = {
+        "kind": "distil",
+        "spec": spec.model_dump(mode="json"),
+        "teacher": {**_network(teacher), "classes": teacher.request.get("labels")} if teacher else None,
+        "student": _network(student),
+        "dataset": _report(dataset),
+        "teacher_dataset": _report(other) if other else None,
+    }
+    with _PLANNING, torch.device("meta"):
+        planned = plan(
+            spec,
+            _anatomy(teacher) if teacher else None,
+            _anatomy(student),
+            dataset=DatasetReport.model_validate(_report(dataset)),
+            teacher_dataset=DatasetReport.model_validate(_report(other)) if other else None,
+        )
+    return Draft(spec, planned, task, {path: digest for path, digest in blobs.items() if digest})
+
+
+def submit(running: Service, tenant: Tenant, drafted: Draft, *, key: str | None) -> Job:
+    """Queue a planned job and ring for a worker. With a `key` the same request twice is one job."""
+    spec = drafted.spec
+    body = spec.model_dump_json().encode()
+    try:
+        job = life.submit(
+            running.database,
+            tenant,
+            name=spec.name,
+            spec=drafted.task["spec"],
+            spec_sha=identity(spec),
+            inputs={"task": drafted.task, "blobs": drafted.blobs},
+            queue=QUEUES[spec.device],
+            seconds_limit=spec.limits.seconds,
+            metadata=spec.metadata,
+            idempotency=(key, hashlib.sha256(body).hexdigest()) if key else None,
+            max_queued=running.settings.max_queued,
+        )
+    except life.KeyReused as reused:
+        raise Problem(
+            422, f"the idempotency key {reused} came before with another body", code="key_reused", hint="use a new key for a new request"
+        ) from None
+    except life.TooManyQueued as many:
+        raise Problem(
+            429, str(many), code="too_many_queued", hint="wait until some have run, or cancel some", headers={"Retry-After": "30"}
+        ) from None
+    except KeyError as gone:
+        raise not_kept(gone) from None
+    running.doorbell.ring([job.queue])
+    return job
+
+
+def _ready(running: Service, tenant: Tenant, kind: AssetKind, id: str, where: str) -> Asset:
+    asset = assets.get_asset(running.database, tenant, id, kind=kind)
+    if asset is None:
+        raise invalid([Finding(where, "not_found", f"there is no {kind} {id}", f"GET /v1/{kind}s lists yours")])
+    if asset.status == "ready":
+        return asset
+    reason = str((asset.problem or {}).get("reason", ""))
+    raise Problem(
+        409,
+        f"the {kind} {id} is {asset.status}" + (f": {reason}" if reason else ""),
+        code="not_ready",
+        hint="wait until its inspection has passed" if asset.status == "processing" else "add it again, mended",
+        retryable=asset.status == "processing",
+        errors=[Finding(where, "not_ready", f"it is {asset.status}")],
+        more={"current_status": asset.status},
+    )
+
+
+def _weights(running: Service, tenant: Tenant, id: str) -> str:
+    """The digest of the weights that the student starts from: an upload of its own, or what another job made."""
+    where = "/student/weights"
+    if id.startswith("art_"):
+        artifact = assets.get_artifact(running.database, tenant, id)
+        if artifact is None:
+            raise invalid([Finding(where, "not_found", f"there is no artifact {id}")])
+        return artifact.sha256
+    upload = assets.get_upload(running.database, tenant, id)
+    if upload is None:
+        raise invalid([Finding(where, "not_found", f"there is no upload {id}")])
+    if upload.status != "completed":
+        raise Problem(
+            409, f"the upload {id} is {upload.status}", code="not_ready", errors=[Finding(where, "not_ready", f"it is {upload.status}")]
+        )
+    return upload.sha256
+
+
+def _network(asset: Asset) -> dict[str, Any]:
+    return {"architecture": asset.request["architecture"], "normalization": asset.request.get("normalization")}
+
+
+def _anatomy(asset: Asset) -> Anatomy:
+    return Anatomy.model_validate(_report(asset)["anatomy"])
+
+
+def _report(asset: Asset) -> dict[str, Any]:
+    return asset.report or {}

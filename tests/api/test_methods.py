@@ -1,0 +1,48 @@
+"""What the service can do: methods and families with schemas that hold, presets, and the workers that live."""
+
+import httpx
+import jsonschema
+
+from core.methods import catalogue
+from core.networks import families, parse
+from core.presets import presets
+from db import workers
+from db.session import Database
+
+
+def test_every_method_is_told_with_a_schema_that_its_defaults_meet(http: httpx.Client) -> None:
+    listed = http.get("/v1/methods").json()["data"]
+    assert [each["name"] for each in listed] == sorted(catalogue())
+    for each in listed:
+        assert each == http.get(f"/v1/methods/{each['name']}").json()
+        assert each["title"]
+        assert each["reference"]
+        assert "2020-12" in each["params_schema"]["$schema"]
+        jsonschema.Draft202012Validator.check_schema(each["params_schema"])
+        jsonschema.validate({"name": each["name"], **each["defaults"]}, each["params_schema"])
+
+
+def test_an_unknown_method_is_told_the_nearest(http: httpx.Client) -> None:
+    answer = http.get("/v1/methods/kdd")
+    assert answer.status_code == 404
+    assert "kd" in answer.json()["hint"]
+
+
+def test_every_family_is_told_with_a_schema_that_a_member_meets(http: httpx.Client) -> None:
+    listed = http.get("/v1/architectures/catalog").json()["data"]
+    assert [each["name"] for each in listed] == sorted(families())
+    schemas = {each["name"]: each["params_schema"] for each in listed}
+    network = parse({"family": "mlp", "hidden": [4], "input": [1, 8, 8], "classes": 10})
+    jsonschema.validate(network.model_dump(mode="json"), schemas["mlp"])
+
+
+def test_every_preset_is_listed(http: httpx.Client) -> None:
+    assert [each["name"] for each in http.get("/v1/presets").json()["data"]] == list(presets())
+
+
+def test_living_workers_are_told(http: httpx.Client, database: Database) -> None:
+    assert http.get("/v1/capabilities").json() == {"queues": [], "devices": [], "workers": []}
+    workers.heartbeat(database, id="wrk_1", host="box", pid=1, queues=["gpu", "cpu"], device="cuda", slots=2, threads=4, busy=1)
+    told = http.get("/v1/capabilities").json()
+    assert (told["queues"], told["devices"]) == (["cpu", "gpu"], ["cuda"])
+    assert told["workers"][0]["busy"] == 1
