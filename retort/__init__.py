@@ -1,0 +1,23 @@
+"""The Python client of Retort, a web service for knowledge-distillation jobs: `from retort import Client`."""
+
+from retort.client import Client
+from retort.errors import ApiError, Corrupted, Rejected, RetortError, TookTooLong, Unreachable
+from retort.job import Job
+from retort.values import Artifact, Asset, Event, Upload
+from retort.version import __version__
+
+__all__ = [
+    "ApiError",
+    "Artifact",
+    "Asset",
+    "Client",
+    "Corrupted",
+    "Event",
+    "Job",
+    "Rejected",
+    "RetortError",
+    "TookTooLong",
+    "Unreachable",
+    "Upload",
+    "__version__",
+]

@@ -1,0 +1,1 @@
+"""The commands of `retort`, one file a subject."""

@@ -1,0 +1,166 @@
+"""`retort upload`: teachers, architectures and datasets, sent, inspected, and told ready or rejected."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from retort import render
+from retort.client import Assets, Client
+from retort.draft import read_inline
+from retort.errors import Misused, Rejected
+from retort.session import Session, connected
+from retort.upload import Progress as Report
+from retort.values import Upload
+
+upload = typer.Typer(no_args_is_help=True, help="Send a teacher, an architecture or a dataset, and wait for its inspection.")
+
+Name = Annotated[str | None, typer.Option(help="What to call it.", show_default="the file's name")]
+Wait = Annotated[bool, typer.Option(help="Wait for the inspection.")]
+Mean = Annotated[
+    str | None, typer.Option(help="What the network's own normalisation subtracts, one number a channel, comma between; in data units.")
+]
+Std = Annotated[str | None, typer.Option(help="What it divides by afterwards.")]
+
+
+@upload.command("teacher")
+@connected
+def teacher(
+    session: Session,
+    *,
+    file: Annotated[Path, typer.Argument(help="Its weights: a .safetensors file.")],
+    architecture: Annotated[
+        str, typer.Option(help="JSON such as '{\"family\": …}', a file that holds it, or the id of an uploaded one (arc_…).")
+    ],
+    mean: Mean = None,
+    std: Std = None,
+    raw: Annotated[bool, typer.Option("--no-normalization", help="The teacher takes the data as it is.")] = False,
+    name: Name = None,
+    wait: Wait = True,
+) -> None:
+    """Send a trained teacher."""
+    normalization = _normalization(mean, std)
+    if normalization is None and not raw:
+        raise Misused(
+            "say what was done to the teacher's input when it was trained",
+            hint="--mean 0.5 --std 0.25 (a number a channel, in data units; images lie in [0, 1]), or --no-normalization",
+        )
+    if normalization is not None and raw:
+        raise Misused("--no-normalization contradicts --mean and --std")
+    described: Any = architecture if architecture.startswith("arc_") else read_inline(architecture, what="architecture")
+    client = session.client()
+    sent = _send(session, client, file, "teacher")
+    fields = {"upload": sent.id, "architecture": described, "normalization": normalization}
+    _create(session, client, client.teachers, name or file.stem, wait=wait, fields=fields)
+
+
+@upload.command("architecture")
+@connected
+def architecture(
+    session: Session,
+    *,
+    description: Annotated[str, typer.Argument(help="JSON such as '{\"family\": …}', or a file that holds it.")],
+    mean: Mean = None,
+    std: Std = None,
+    name: Annotated[str | None, typer.Option(help="What to call it.", show_default="its family")] = None,
+    wait: Wait = True,
+) -> None:
+    """Describe a student."""
+    described = read_inline(description, what="architecture")
+    fields: dict[str, Any] = {"architecture": described}
+    normalization = _normalization(mean, std)
+    if normalization is not None:
+        fields["normalization"] = normalization
+    client = session.client()
+    _create(session, client, client.architectures, name or str(described.get("family", "architecture")), wait=wait, fields=fields)
+
+
+@upload.command("dataset")
+@connected
+def dataset(
+    session: Session,
+    *,
+    file: Annotated[Path, typer.Argument(help="A zip of folders of images, one folder a class, or an .npz.")],
+    format: Annotated[str | None, typer.Option(help="imagefolder or npz.", show_default="by the file's ending")] = None,
+    classes: Annotated[int | None, typer.Option(min=2, help="How many classes there must be.")] = None,
+    size: Annotated[str | None, typer.Option(help="Bring every image to HEIGHTxWIDTH, such as 32x32.")] = None,
+    layout: Annotated[str | None, typer.Option(help="NHWC or NCHW, for arrays that could be either.")] = None,
+    name: Name = None,
+    wait: Wait = True,
+) -> None:
+    """Send a dataset."""
+    known = format or {".npz": "npz", ".zip": "imagefolder"}.get(file.suffix.lower())
+    if known is None:
+        raise Misused(f"{file.name}: its ending does not tell the format", hint="--format imagefolder or --format npz")
+    given = {"classes": classes, "size": _size(size), "layout": layout}
+    client = session.client()
+    sent = _send(session, client, file, "dataset")
+    fields = {"upload": sent.id, "format": known, **{field: value for field, value in given.items() if value is not None}}
+    _create(session, client, client.datasets, name or file.stem, wait=wait, fields=fields)
+
+
+@upload.command("weights")
+@connected
+def weights(session: Session, file: Annotated[Path, typer.Argument(help="A .safetensors file.")]) -> None:
+    """Send weights that a student shall start from; name the upload in the job spec."""
+    sent = _send(session, session.client(), file, "student")
+    session.answer(dict(sent.raw), f"{sent.id} ({sent.bytes:,} bytes)")
+
+
+def _send(session: Session, client: Client, file: Path, purpose: str) -> Upload:
+    with transfer(session, f"sending {file.name}") as report:
+        return client.upload(file, purpose=purpose, progress=report)
+
+
+def _create(session: Session, client: Client, assets: Assets, name: str, *, wait: bool, fields: dict[str, Any]) -> None:
+    asset = assets.create(name, **fields)
+    if wait:
+        session.say(f"{asset.id}: being inspected …")
+        try:
+            asset = client.wait_ready(asset)
+        except Rejected as rejected:
+            if not session.json:
+                raise
+            asset = assets.get(rejected.asset)
+    session.answer(dict(asset.raw), render.asset(asset))
+    if asset.status == "rejected":
+        raise typer.Exit(1)
+
+
+@contextmanager
+def transfer(session: Session, title: str) -> Iterator[Report]:
+    """A bar for bytes on a terminal, nothing elsewhere."""
+    if not session.err.is_terminal:
+        yield lambda done, total: None
+        return
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=session.err, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _normalization(mean: str | None, std: str | None) -> dict[str, list[float]] | None:
+    if mean is None and std is None:
+        return None
+    if mean is None or std is None:
+        raise Misused("--mean and --std go together")
+    return {"mean": _numbers("--mean", mean), "std": _numbers("--std", std)}
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as wrong:
+        raise Misused(f"{option} {text}: not numbers with commas between", hint=f"{option} 0.49,0.48,0.45") from wrong
+
+
+def _size(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+        raise Misused(f"--size {text}: not HEIGHTxWIDTH", hint="--size 32x32")
+    return [int(part) for part in parts]

@@ -1,0 +1,218 @@
+"""What a person reads: tables of jobs and assets, one of them in full, methods, and errors that say what to try."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from retort.errors import ApiError, RetortError
+from retort.job import Job
+from retort.values import Asset
+
+_COLOURS = {
+    "succeeded": "green", "ready": "green", "failed": "red", "rejected": "red", "quarantined": "red", "running": "cyan",
+    "processing": "cyan", "pausing": "yellow", "paused": "yellow", "cancelling": "yellow", "cancelled": "yellow",
+}  # fmt: skip
+
+
+def error(wrong: RetortError) -> Text:
+    """What is wrong, where, whose fault it is, and what to try."""
+    text = Text.assemble(("error: ", "bold red"), str(wrong))
+    if isinstance(wrong, ApiError):
+        for each in wrong.errors:
+            line = f"{each.pointer or 'the request'}: {each.detail}"
+            if line not in str(wrong):
+                text.append(f"\n  {line}")
+        if wrong.fault == "system":
+            text.append(f"\n  the service's fault, not yours{f'; its log knows it as {wrong.request_id}' if wrong.request_id else ''}")
+    if wrong.hint:
+        text.append("\n  try: ", "bold").append(wrong.hint)
+    return text
+
+
+def status(word: str) -> Text:
+    """A status in its colour."""
+    return Text(word, _COLOURS.get(word, ""))
+
+
+def jobs(listed: Iterable[Job]) -> Table:
+    """One line a job."""
+    table = _table("job", "name", "status", "progress", "test accuracy", "age")
+    for job in listed:
+        table.add_row(
+            job.id, job.name, status(job.status), _progress(job), _accuracy(job.result.get("test")), _age(job.raw.get("created_at"))
+        )
+    return table
+
+
+def job(one: Job) -> RenderableType:
+    """Everything that a person asks of one job."""
+    raw = one.raw
+    table = _pairs()
+    table.add_row("job", one.id)
+    table.add_row("name", one.name)
+    table.add_row("status", status(one.status))
+    for name in ("phase", "message", "queue_reason", "attempt", "parent", "baseline", "created_at", "started_at", "finished_at"):
+        if raw.get(name) not in (None, "", one.status):
+            table.add_row(name.replace("_", " "), str(raw[name]))
+    if one.progress and not one.is_resting:
+        table.add_row("progress", _progress(one))
+    for name, value in ({} if one.is_resting else _latest(raw)).items():
+        table.add_row(name, value)
+    result = one.result
+    for name, shown in (("test accuracy", _accuracy(result.get("test"))), ("teacher's", _accuracy(result.get("teacher")))):
+        if shown:
+            table.add_row(name, shown)
+    if result.get("parameters"):
+        table.add_row("parameters", f"{result['parameters']:,}")
+    if result.get("bytes"):
+        table.add_row("bytes", f"{result['bytes']:,}")
+    trouble = problem(one)
+    return Group(table, trouble) if trouble else table
+
+
+def problem(one: Job) -> Text | None:
+    """Why a job is not well: what, where, whose fault, what to try, and its last words."""
+    if not one.problem:
+        return None
+    found = one.problem
+    text = Text.assemble((f"{one.status}: ", "bold red"), str(found.get("reason") or found.get("code")))
+    if found.get("where"):
+        text.append(f"\n  where: {found['where']}")
+    whose = "yours" if found.get("fault") == "user" else "the service's"
+    text.append(f"\n  code: {found.get('code')}; the fault is {whose}")
+    if found.get("hint"):
+        text.append("\n  try: ", "bold").append(str(found["hint"]))
+    for line in found.get("lines", ()):
+        text.append(f"\n    {line}", "dim")
+    return text
+
+
+def assets(listed: Iterable[Asset]) -> Table:
+    """One line an asset."""
+    table = _table("id", "name", "status", "what", "age")
+    for each in listed:
+        table.add_row(each.id, each.name, status(each.status), _what(each), _age(each.raw.get("created_at")))
+    return table
+
+
+def asset(one: Asset) -> Text:
+    """An asset in one sentence, and why it was rejected where it was."""
+    text = Text.assemble(f"{one.kind} {one.name!r} is ", status(one.status), f": {one.id}")
+    what = _what(one)
+    if what:
+        text.append(f" ({what})")
+    if one.problem:
+        where = f"{one.problem['where']}: " if one.problem.get("where") else ""
+        text.append(f"\n  {where}{one.problem.get('reason', '')}")
+        if one.problem.get("hint"):
+            text.append("\n  try: ", "bold").append(str(one.problem["hint"]))
+    for note in (one.report or {}).get("notes", ()):
+        text.append(f"\n  note: {note}")
+    return text
+
+
+def methods(listed: Sequence[Mapping[str, Any]]) -> Table:
+    """One line a method."""
+    table = _table("name", "what it is", "reference")
+    for each in listed:
+        table.add_row(str(each["name"]), str(each["title"]), str(each["reference"]))
+    return table
+
+
+def presets(listed: Sequence[Mapping[str, Any]]) -> Table:
+    """One line a preset."""
+    table = _table("name", "methods", "what it is")
+    for each in listed:
+        taught = " + ".join(str(method["name"]) for method in each["spec"].get("methods", ())) or "none"
+        table.add_row(str(each["name"]), taught, str(each["spec"].get("note", "")))
+    return table
+
+
+def method(one: Mapping[str, Any]) -> Group:
+    """A method with its parameters, as its schema describes them."""
+    lines = [Text(str(one["name"]), "bold")]
+    lines += [Text(f"{one[name]}\n") for name in ("docs", "reference") if one.get(name)]
+    table = _table("parameter", "type", "default", "what it is")
+    for name, schema in one["params_schema"]["properties"].items():
+        if name == "name":
+            continue
+        default = json.dumps(schema["default"]) if "default" in schema else "required"
+        table.add_row(name, _type(schema), default, str(schema.get("description", "")))
+    return Group(*lines, table, Text(f"use it: --method {one['name']}:parameter=value,…", "dim"))
+
+
+def document(one: Mapping[str, Any]) -> Text:
+    """A document for which there is no better form."""
+    return Text(json.dumps(one, indent=2, ensure_ascii=False))
+
+
+def files(listed: Iterable[tuple[str, int]]) -> Table:
+    """Paths and sizes."""
+    table = _table("file", "bytes")
+    for path, size in listed:
+        table.add_row(path, f"{size:,}")
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in ("job", "id", "status"))
+    return table
+
+
+def _pairs() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_type(each) for each in schema["anyOf"])
+    if "enum" in schema:
+        return " or ".join(json.dumps(each) for each in schema["enum"])
+    bounds = [f"{sign} {schema[name]:g}" for name, sign in _BOUNDS.items() if isinstance(schema.get(name), int | float)]
+    return " ".join([str(schema.get("type") or schema.get("$ref", "").rpartition("/")[2] or "any"), ", ".join(bounds)]).strip()
+
+
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def _progress(one: Job) -> str:
+    percent = one.progress.get("percent")
+    return "" if percent is None or one.status == "queued" else f"{percent:.0f} %"
+
+
+def _latest(raw: Mapping[str, Any]) -> dict[str, str]:
+    return {name: f"{value:.4g}" for name, value in (raw.get("latest_metrics") or {}).items() if isinstance(value, int | float)}
+
+
+def _accuracy(measured: Mapping[str, Any] | None) -> str:
+    if not measured or measured.get("accuracy") is None:
+        return ""
+    return f"{measured['accuracy']:.4f}" + (f" (n = {measured['n']})" if measured.get("n") else "")
+
+
+def _what(one: Asset) -> str:
+    report = one.report or {}
+    if "counts" in report:
+        return f"{report['classes']} classes, " + ", ".join(f"{count} {split}" for split, count in report["counts"].items())
+    return f"{report['parameters']:,} parameters" if "parameters" in report else ""
+
+
+def _age(created: Any) -> str:
+    try:
+        seconds = (datetime.now(UTC) - datetime.fromisoformat(str(created))).total_seconds()
+    except ValueError:
+        return ""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"

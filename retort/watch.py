@@ -1,0 +1,100 @@
+"""Jobs as they run: a bar each on a terminal, a line for each piece of news elsewhere; nothing here ever touches a job."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from retort.job import Job
+
+_INTERVAL = 0.5
+_QUIET = 5.0
+"""Away from a terminal, seconds between two lines of one job in one phase."""
+
+
+def watch(jobs: Sequence[Job], console: Console) -> list[Job]:
+    """The jobs once all of them rest, shown on the way."""
+    now = list(jobs)
+    with _shown(console, now) as shown:
+        while True:
+            for job in now:
+                shown.show(job)
+            if all(job.is_resting for job in now):
+                return now
+            time.sleep(_INTERVAL)
+            now = [job if job.is_resting else job.refresh() for job in now]
+
+
+def news(job: Job) -> str:
+    """What a job does now, in a few words."""
+    if job.is_resting:
+        test = job.result.get("test") or {}
+        return f"test accuracy {test['accuracy']:.4f}" if test.get("accuracy") is not None else str(job.raw.get("code") or "")
+    if job.status == "queued":
+        return str(job.raw.get("queue_reason") or "waiting for a worker")
+    parts = [str(job.phase or "starting")]
+    if job.progress.get("epoch") is not None and job.phase in ("train", "transfer"):
+        parts.append(f"epoch {job.progress['epoch']}")
+    latest = job.raw.get("latest_metrics") or {}
+    parts += [
+        f"{name.replace('_', ' ')} {latest[name]:.3g}"
+        for name in ("loss", "validation_accuracy")
+        if isinstance(latest.get(name), int | float)
+    ]
+    eta = _left(job.progress.get("eta_at"))
+    return ", ".join([*parts, eta] if eta else parts)
+
+
+class _Shown(Protocol):
+    def show(self, job: Job) -> None: ...
+
+
+class _Bars:
+    def __init__(self, progress: Progress, jobs: Sequence[Job]) -> None:
+        self.progress = progress
+        self.bars: dict[str, TaskID] = {
+            job.id: progress.add_task(job.name or job.id, total=100.0, status=job.status, news="") for job in jobs
+        }
+
+    def show(self, job: Job) -> None:
+        done = 100.0 if job.status == "succeeded" else float(job.progress.get("percent") or 0.0)
+        self.progress.update(self.bars[job.id], completed=done, status=job.status, news=news(job))
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.last: dict[str, tuple[tuple[Any, ...], float]] = {}
+
+    def show(self, job: Job) -> None:
+        stage, at = (job.status, job.phase), time.monotonic()
+        before = self.last.get(job.id)
+        if before and before[0] == stage and (job.is_resting or at - before[1] < _QUIET):
+            return
+        self.last[job.id] = (stage, at)
+        percent = job.progress.get("percent")
+        done = f"{percent:3.0f} %  " if percent is not None and job.status == "running" else ""
+        self.console.print(f"{job.name or job.id}: {job.status}  {done}{news(job)}")
+
+
+@contextmanager
+def _shown(console: Console, jobs: Sequence[Job]) -> Iterator[_Shown]:
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    columns = ("{task.description}", "{task.fields[status]:<9}"), ("{task.percentage:>3.0f} %", "{task.fields[news]}")
+    before, after = ([TextColumn(each, markup=False) for each in side] for side in columns)
+    with Progress(*before, BarColumn(bar_width=30), *after, console=console, refresh_per_second=8) as progress:
+        yield _Bars(progress, jobs)
+
+
+def _left(eta: Any) -> str:
+    try:
+        seconds = (datetime.fromisoformat(str(eta)) - datetime.now(UTC)).total_seconds()
+    except ValueError:
+        return ""
+    return f"{seconds / 60:.0f} min left" if seconds >= 90 else f"{max(0, seconds):.0f} s left"
