@@ -36,7 +36,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        anyio.to_thread.current_default_thread_limiter().total_tokens = settings.threads
+        anyio.to_thread.current_default_thread_limiter().total_tokens = settings.request_threads
         database = connect(settings.database_url)
         doorbell = Doorbell(settings.broker_url, database, timeout=settings.wake_timeout, living=settings.worker_living)
         app.state.service = Service(

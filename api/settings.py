@@ -21,7 +21,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=0, le=65535)
-    threads: int = Field(24, ge=4, description="threads for requests; uploads and live streams have their own")
+    request_threads: int = Field(24, ge=4, description="threads for requests; uploads and live streams have their own")
     shutdown: int = Field(10, ge=0, description="how long running requests may go on after SIGTERM")
 
     max_body: int = Field(MIB, description="of a JSON body")

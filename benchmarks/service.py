@@ -78,7 +78,7 @@ def polling(running: Service, folder: Path, seconds: float) -> dict[str, Any]:
         try:
             training = _poll(running, job.id, seconds)
         finally:
-            job.cancel(now=True).wait(timeout=60)
+            job.cancel().wait(timeout=60)
     return {"clients": CLIENTS, "idle": idle, "training": training, "p99_ratio": training["p99_ms"] / idle["p99_ms"]}
 
 

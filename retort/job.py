@@ -100,9 +100,9 @@ class Job:
         """Fetch every artifact into `folder`, each verified by its digest; where they lie."""
         return [download(self.connection, artifact, folder, progress=progress) for artifact in self.artifacts()]
 
-    def cancel(self, *, now: bool = False) -> "Job":
-        """Ask for the end of the job; it is `cancelled` once its process is gone. `now` does not wait for a last checkpoint."""
-        return self._act("cancel", {"mode": "now" if now else "graceful"})
+    def cancel(self) -> "Job":
+        """Ask for the end of the job; it is `cancelled` once its process is gone."""
+        return self._act("cancel")
 
     def pause(self) -> "Job":
         """Ask the job to keep a checkpoint and rest."""

@@ -129,7 +129,7 @@ def presets(listed: Sequence[Mapping[str, Any]]) -> Table:
     table = _table("name", "methods", "what it is")
     for each in listed:
         taught = " + ".join(str(method["name"]) for method in each["spec"].get("methods", ())) or "none"
-        table.add_row(str(each["name"]), taught, str(each["spec"].get("note", "")))
+        table.add_row(str(each["name"]), taught, str(each["note"]))
     return table
 
 

@@ -112,7 +112,7 @@ def up(folder: Folder, options: Options, *, ready: Callable[[str], None], say: C
             if not stop.asked:
                 key = str(known.get("key") or _new_key(folder, environment))
                 children.append(_start("api", folder, environment))
-                children.append(_start("worker", folder, _for_worker(environment, options)))
+                children.append(_start("worker", folder, environment))
             if not stop.asked and _answers(url, children, stop):
                 key = _checked(url, key, folder, environment)
                 folder.write_service(url=url, key=key)
@@ -173,14 +173,9 @@ def _environment(folder: Folder, options: Options, port: int) -> dict[str, str]:
         "RETORT_DEVICE": options.device,
         "RETORT_QUEUES": "gpu,cpu" if options.device == "cuda" else "cpu",
     }
-    # The API's own threads are another setting of the same name; only the worker is told.
-    environment.pop("RETORT_THREADS", None)
+    if options.threads is not None:
+        environment["RETORT_THREADS"] = str(options.threads)
     return environment
-
-
-def _for_worker(environment: dict[str, str], options: Options) -> dict[str, str]:
-    threads = str(options.threads) if options.threads is not None else os.environ.get("RETORT_THREADS")
-    return {**environment, "RETORT_THREADS": threads} if threads else environment
 
 
 def _free_port(port: int) -> int:

@@ -36,6 +36,14 @@ class MethodCard(BaseModel):
     defaults: dict[str, Any]
 
 
+class PresetCard(BaseModel):
+    """Settings by name, such as those of a published row."""
+
+    name: str
+    note: str = Field(description="where the settings come from, and what they are for")
+    spec: dict[str, Any] = Field(description="a job spec without the ids of the teacher, the student and the dataset")
+
+
 class FamilyCard(BaseModel):
     """A family of networks that teachers and students may be of."""
 
@@ -117,9 +125,22 @@ def get_method(caller: Caller, name: Name) -> MethodCard:
 
 
 @router.get("/presets", summary="List the presets")
-def list_presets(caller: Caller) -> Listing[dict[str, Any]]:
+def list_presets(caller: Caller) -> Listing[PresetCard]:
     """Whole job specs, such as published rows: fill in the ids and submit one."""
-    return Listing(data=[{"name": name, "spec": preset} for name, preset in presets().items()])
+    return Listing(data=[_preset(name) for name in presets()])
+
+
+@router.get("/presets/{name}", summary="Get a preset")
+def get_preset(caller: Caller, name: Name) -> PresetCard:
+    """One whole job spec without the ids of teacher, student and dataset, and where its settings come from."""
+    if name not in presets():
+        raise Problem(404, f"there is no preset {name}", hint=nearest(name, presets()))
+    return _preset(name)
+
+
+def _preset(name: str) -> PresetCard:
+    fields = presets()[name]
+    return PresetCard(name=name, note=fields["note"], spec={field: value for field, value in fields.items() if field != "note"})
 
 
 @router.get("/architectures/catalog", summary="List the families of networks", tags=["architectures"])

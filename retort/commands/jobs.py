@@ -122,11 +122,9 @@ def get(session: Session, id: Annotated[str, typer.Argument(help="Of a job, a te
 
 
 @connected
-def cancel(
-    session: Session, id: JobId, now: Annotated[bool, typer.Option("--now", help="Do not wait for a last checkpoint.")] = False
-) -> None:
+def cancel(session: Session, id: JobId) -> None:
     """End a job for good; it is cancelled once its process is gone."""
-    _changed(session, session.client().jobs.get(id).cancel(now=now))
+    _changed(session, session.client().jobs.get(id).cancel())
 
 
 @connected
@@ -164,4 +162,4 @@ def _answer(session: Session, jobs: list[Job], shown: Text) -> None:
 
 def _preset(client: Client, name: str) -> dict[str, object]:
     preset = client.presets.get(name)
-    return {field: value for field, value in preset["spec"].items() if field != "note"}
+    return dict(preset["spec"])

@@ -6,6 +6,7 @@ import jsonschema
 from core.methods import catalogue
 from core.networks import families, parse
 from core.presets import presets
+from core.spec import JobSpec
 from db import workers
 from db.session import Database
 
@@ -36,8 +37,19 @@ def test_every_family_is_told_with_a_schema_that_a_member_meets(http: httpx.Clie
     jsonschema.validate(network.model_dump(mode="json"), schemas["mlp"])
 
 
-def test_every_preset_is_listed(http: httpx.Client) -> None:
-    assert [each["name"] for each in http.get("/v1/presets").json()["data"]] == list(presets())
+def test_every_preset_is_listed_and_told_with_a_spec_that_only_lacks_the_ids(http: httpx.Client) -> None:
+    listed = http.get("/v1/presets").json()["data"]
+    assert [each["name"] for each in listed] == list(presets())
+    for each in listed:
+        assert http.get(f"/v1/presets/{each['name']}").json() == each
+        ids = {"student": {"architecture": "arc_1"}, "teacher": "tch_1", "dataset": {**each["spec"].get("dataset", {}), "id": "ds_1"}}
+        JobSpec.model_validate(each["spec"] | ids)
+
+
+def test_an_unknown_preset_is_told_the_nearest(http: httpx.Client) -> None:
+    answer = http.get("/v1/presets/kd_resnet_cifar10")
+    assert answer.status_code == 404
+    assert "kd_resnet20_cifar10" in answer.json()["hint"]
 
 
 def test_living_workers_are_told(http: httpx.Client, database: Database) -> None:

@@ -78,7 +78,6 @@ def many_machines(folder: Path, *, postgres: str, redis: str) -> Iterator[Stack]
             settings = {**service.environment, "RETORT_DATA": str(folder / data), "RETORT_THREADS": "1", **more}
             if name == "api":
                 settings = {**settings, "RETORT_PORT": str(port)}
-                del settings["RETORT_THREADS"]
             command = [sys.executable, *service.command[1:], *words]
             with (folder / f"{data}.log").open("ab") as log:
                 pipe = subprocess.PIPE if words else log
