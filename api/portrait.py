@@ -43,13 +43,9 @@ def actions_of(job: Job) -> list[str]:
 
 def portrait(running: Service, tenant: Tenant, job: Job) -> JobCard:
     """The job as the API tells it: a handful of indexed reads."""
-    database = running.database
-    phase = metrics = evaluated = None
-    if job.fence:
-        phase = history.latest(database, tenant, job.id, "phase")
-        metrics = history.latest(database, tenant, job.id, "metrics")
-        evaluated = history.latest(database, tenant, job.id, "evaluated")
-    times = history.state_times(database, job)
+    told = history.glance(running.database, tenant, job.id)
+    phase, metrics, evaluated = (told.newest.get(kind) for kind in ("phase", "metrics", "evaluated"))
+    times = told.entered
     progress = _progress(job, metrics)
     latest = last_values(metrics.data["columns"]) if metrics else {}
     if evaluated:

@@ -7,7 +7,6 @@ from typing import Any
 import sqlalchemy as sa
 
 from db.access import Tenant
-from db.life.job import Job
 from db.session import Database
 from db.tables import job as jobs
 from db.tables import job_event
@@ -24,16 +23,28 @@ class Event:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """The newest event of each kind that tells how far the job is, and when it first entered each state it has been in."""
+
+    newest: Mapping[str, Event]
+    entered: Mapping[str, float]
+
+
 def events(db: Database, tenant: Tenant, job: str, *, after: int = 0, kinds: Collection[str] | None = None, limit: int) -> list[Event]:
     """The events with a number greater than `after`, of these kinds (None: all), oldest first."""
     wanted = _events(tenant, job).where(job_event.c.seq > after).order_by(job_event.c.seq).limit(limit)
     return _read(db, wanted if kinds is None else wanted.where(job_event.c.kind.in_(kinds)))
 
 
-def latest(db: Database, tenant: Tenant, job: str, kind: str) -> Event | None:
-    """The last event of a kind."""
-    found = _read(db, _events(tenant, job).where(job_event.c.kind == kind).order_by(job_event.c.seq.desc()).limit(1))
-    return found[0] if found else None
+def glance(db: Database, tenant: Tenant, job: str) -> Glance:
+    """What a job's portrait needs of its history, in one statement: people poll it, often and many at once."""
+    with db.read() as tx:
+        rows = tx.execute(_GLANCE, {"job": job, "tenant": tenant.id}).mappings()
+        told = [Event(**row) for row in rows]
+    newest = {event.kind: event for event in told if event.kind in _NEWEST}
+    moves = sorted((event for event in told if event.kind in _MOVES), key=lambda event: -event.seq)
+    return Glance(newest=newest, entered={event.data["state"]: event.at for event in moves})
 
 
 def metrics_blocks(db: Database, tenant: Tenant, job: str) -> list[Event]:
@@ -42,15 +53,24 @@ def metrics_blocks(db: Database, tenant: Tenant, job: str) -> list[Event]:
     return _read(db, _events(tenant, job).where(job_event.c.kind == "metrics").order_by(job_event.c.seq))
 
 
-def state_times(db: Database, job: Job) -> Mapping[str, float]:
-    """When the job first entered each state it has been in, by state."""
-    told = _events(Tenant(job.tenant), job.id).where(job_event.c.kind.in_(("status", "succeeded"))).order_by(job_event.c.seq.desc())
-    return {event.data["state"]: event.at for event in _read(db, told)}
+_NEWEST = ("phase", "metrics", "evaluated")
+_MOVES = ("status", "succeeded")
+_COLUMNS = (job_event.c.seq, job_event.c.fence, job_event.c.kind, job_event.c.at, job_event.c.data)
+
+
+def _glance() -> sa.CompoundSelect[Any]:
+    id: sa.BindParameter[str] = sa.bindparam("job")
+    owner: sa.BindParameter[str] = sa.bindparam("tenant")
+    own = sa.select(*_COLUMNS).join(jobs, jobs.c.id == job_event.c.job_id).where(jobs.c.tenant_id == owner, job_event.c.job_id == id)
+    last = (sa.select(sa.func.max(job_event.c.seq)).where(job_event.c.job_id == id, job_event.c.kind == kind) for kind in _NEWEST)
+    return sa.union_all(*(own.where(job_event.c.seq == each.scalar_subquery()) for each in last), own.where(job_event.c.kind.in_(_MOVES)))
+
+
+_GLANCE = _glance()
 
 
 def _events(tenant: Tenant, job: str) -> sa.Select[Any]:
-    columns = (job_event.c.seq, job_event.c.fence, job_event.c.kind, job_event.c.at, job_event.c.data)
-    own = sa.select(*columns).join(jobs, jobs.c.id == job_event.c.job_id)
+    own = sa.select(*_COLUMNS).join(jobs, jobs.c.id == job_event.c.job_id)
     return own.where(jobs.c.tenant_id == tenant.id, job_event.c.job_id == job)
 
 

@@ -20,11 +20,10 @@ def test_events_are_read_from_where_the_reader_stopped(database: Database, tenan
 
 def test_the_last_of_a_kind_is_the_last(database: Database, tenant: Tenant) -> None:
     claim = running(database, tenant)
-    assert history.latest(database, tenant, claim.job.id, "phase") is None
+    assert history.glance(database, tenant, claim.job.id).newest == {}
     life.record(database, claim, [("phase", {"phase": "train"}), ("phase", {"phase": "evaluate"}), ("log", {})])
-    last = history.latest(database, tenant, claim.job.id, "phase")
-    assert last is not None
-    assert (last.seq, last.data) == (4, {"phase": "evaluate"})
+    newest = history.glance(database, tenant, claim.job.id).newest
+    assert {kind: (event.seq, event.data) for kind, event in newest.items()} == {"phase": (4, {"phase": "evaluate"})}
 
 
 def test_blocks_of_points_carry_the_fence_they_were_told_under(database: Database, tenant: Tenant) -> None:
@@ -43,7 +42,7 @@ def test_a_job_tells_when_it_first_was_in_each_state(database: Database, tenant:
     again = claimed(database)
     life.complete(database, again, result={})
     done = reread(database, first.job)
-    times = history.state_times(database, done)
+    times = history.glance(database, tenant, done.id).entered
     assert set(times) == {"queued", "running", "succeeded"}
     assert times["queued"] == pytest.approx(done.created_at, abs=1)
     assert times["queued"] <= times["running"] <= times["succeeded"]

@@ -18,7 +18,7 @@ READS: dict[str, Callable[[Database, Tenant, Theirs], object]] = {
     "find_by_spec": lambda db, me, of: jobs.find_by_spec(db, me, "a" * 64),
     "attempts": lambda db, me, of: jobs.attempts(db, me, of["job"]),
     "events": lambda db, me, of: history.events(db, me, of["job"], limit=99),
-    "latest": lambda db, me, of: history.latest(db, me, of["job"], "status"),
+    "glance": lambda db, me, of: history.glance(db, me, of["job"]).entered,
     "metrics_blocks": lambda db, me, of: history.metrics_blocks(db, me, of["job"]),
     "get_upload": lambda db, me, of: assets.get_upload(db, me, of["upload"]),
     "delete_upload": lambda db, me, of: assets.delete_upload(db, me, of["upload"]),

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from db import assets, life
-from db.history import state_times
+from db import assets, history, life
 from db.session import Database, Unavailable
 from db.workers import living
 from tests.servers import free_port
@@ -192,7 +191,7 @@ def _idle_worker(lab: Lab, **chosen: Any) -> Iterator[subprocess.Popen[bytes]]:
     first = lab.submit(steps=1)
     with lab.worker(**chosen) as process:
         lab.reaches(first, "succeeded")
-        done = state_times(lab.database, lab.job(first))["succeeded"]
+        done = history.glance(lab.database, lab.tenant, first).entered["succeeded"]
         until(lambda: any(each.busy == 0 and each.seen_at > done for each in living(lab.database, within=60)))
         yield process
 
