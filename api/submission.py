@@ -64,6 +64,7 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
             _anatomy(student),
             dataset=DatasetReport.model_validate(_report(dataset)),
             teacher_dataset=DatasetReport.model_validate(_report(other)) if other else None,
+            teacher_labels=teacher.request.get("labels") if teacher else None,
         )
     return Draft(spec, planned, task, {path: digest for path, digest in blobs.items() if digest})
 

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder: Path = asked.folder.resolve()
     try:
         task = json.loads((folder / "job.json").read_text())
-    except OSError as wrong:
+    except (OSError, ValueError) as wrong:
         _parser().error(f"{folder} is no job folder: {wrong}")
     runtime = task.pop("runtime", None) or {}
     shim.limit(memory=asked.memory if runtime.get("device", "cpu") == "cpu" else None, nice=asked.nice)

@@ -1,7 +1,6 @@
 """A network's measurements: enough to plan a job without the network, and to choose which of its places to compare."""
 
 import difflib
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -171,9 +170,13 @@ def _checked(
         values = normalization.get(name)
         if values is None:
             raise Refused(f"/normalization/{name}", "a normalization has a mean and a std")
+        if not isinstance(values, Sequence) or not all(isinstance(value, (int, float)) for value in values):
+            raise Refused(f"/normalization/{name}", "a list of numbers, please: one a channel, or one for all")
         if len(values) not in {1, shape[0]}:
             raise Refused(f"/normalization/{name}", f"{len(values)} values for an input with {shape[0]} channels")
-        if not all(math.isfinite(value) and (value > 0 or name == "mean") for value in values):
+        # In float32, where they will be used: a deviation of 1e-300 is a division by zero there.
+        numbers = torch.tensor(tuple(map(float, values)), dtype=torch.float32, device="cpu")
+        if not bool(torch.isfinite(numbers).all()) or (name == "std" and float(numbers.min()) < torch.finfo(torch.float32).tiny):
             raise Refused(f"/normalization/{name}", "means are finite, and deviations are finite and above zero")
     return tuple(float(v) for v in normalization["mean"]), tuple(float(v) for v in normalization["std"])
 

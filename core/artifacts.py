@@ -116,6 +116,8 @@ def load_into(network: nn.Module, path: Path, *, where: str = "/upload") -> None
     for name, tensor in weights.items():
         if tensor.is_floating_point() != state[name].is_floating_point():
             raise Refused(where, f'the tensor "{name}" is {tensor.dtype}, the architecture wants {state[name].dtype}')
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to(state[name].dtype)).all()):
+            raise Refused(where, f'the tensor "{name}" holds values that {state[name].dtype} cannot hold', hint="is it the right file?")
     network.load_state_dict(weights)
 
 

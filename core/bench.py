@@ -7,7 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from core.errors import Corrupt
+from core.errors import Corrupt, Diverged
 from core.method import Clock, Fit, Term
 from core.optim import optimiser
 from core.taps import Tapped
@@ -110,8 +110,20 @@ class Bench:
         """What the optimiser of this fit moves: the student's parameters that learn, and the terms' own."""
         return list(self._learning.values())
 
+    def check(self) -> None:
+        """`Diverged` where what learns, or a statistic of the student, is not finite: a loss looks well until the step that breaks them."""
+        tensors = (*self._learning.values(), *self.student.network.parameters(), *self.student.network.buffers())
+        if not bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all()):
+            raise self.diverged("a weight is no longer finite")
+
+    def diverged(self, what: str) -> Diverged:
+        """What went wrong, with the place where it was seen; epochs count from 1 here, as people do."""
+        epoch = -(-self.step // self.per_epoch[self.fit])
+        return Diverged(f"{what} in epoch {epoch} of {self.now.recipe.epochs} (step {self.step} of fit {self.fit})")
+
     def freeze(self) -> bytes:
-        """Everything, as the bytes of a safetensors file; nothing in it needs unpickling."""
+        """Everything, as the bytes of a safetensors file; nothing in it needs unpickling. `Diverged` where it is not worth keeping."""
+        self.check()
         state = {name: tensor.detach() for name, tensor in self._changing()}
         for name, parameter in self._learning.items():
             for key, value in self.optimiser.state.get(parameter, {}).items():

@@ -10,15 +10,12 @@ from torch import Tensor
 from core.asleep import settle
 from core.bench import Bench
 from core.data.rows import Rows
-from core.errors import Diverged
 from core.evaluate import evaluate
 from core.events import Evaluated, Event, Step
 from core.method import Term
 from core.objective import autocast, losses_of, parts, watched
 from core.random import key_of
 from core.source import Source
-
-_HELD_BATCH = 512
 
 
 def fit(bench: Bench, source: Source, held: Rows | None) -> Iterator[Event | None]:
@@ -27,7 +24,7 @@ def fit(bench: Bench, source: Source, held: Rows | None) -> Iterator[Event | Non
     Yields after every optimiser step: a `Step` where `bench.report_seconds` of work have passed since the last one and
     at each epoch's end, else None. After each epoch `held` is examined, with a yield after every batch of it. Between
     two yields the bench may be frozen, or the generator closed. Raises `Diverged` at the report that finds a loss that
-    is not finite.
+    is not finite, and at the end of an epoch whose last step broke a weight.
     """
     settle(bench, source)
     busy, samples = 0.0, 0
@@ -46,7 +43,9 @@ def fit(bench: Bench, source: Source, held: Rows | None) -> Iterator[Event | Non
         means = bench.meters.read()
         busy += time.perf_counter() - began
         if not math.isfinite(means["loss"]):
-            raise Diverged(f"the loss is {means['loss']} at step {bench.step} of fit {bench.fit}")
+            raise bench.diverged(f"the loss is {means['loss']}")
+        if bench.step % source.steps == 0:
+            bench.check()
         speed, busy, samples = samples / max(busy, 1e-9), 0.0, 0
         yield Step(bench.phase, bench.fit, epoch, bench.step, bench.done, bench.of, {**means, "lr": rate}, speed)
 
@@ -94,7 +93,7 @@ def _reseed(bench: Bench) -> None:
 def _examine(bench: Bench, source: Source, held: Rows) -> Iterator[Event | None]:
     """The student on held-out data: None after every batch, then accuracy, loss, and the means over the samples of what the terms watch."""
     values: dict[str, float] = {}
-    for found in evaluate(bench.student, held, device=bench.device, batch_size=_HELD_BATCH):
+    for found in evaluate(bench.student, held, device=bench.device):
         if found is None:
             yield None
         else:
@@ -102,7 +101,7 @@ def _examine(bench: Bench, source: Source, held: Rows) -> Iterator[Event | None]
     watching = {name: term for name, term in bench.terms.items() if type(term).watch is not Term.watch}
     sums: dict[str, Tensor] = {}
     count = 0
-    for batch in held.batches(_HELD_BATCH, bench.device) if watching else ():
+    for batch in held.batches(held.together, bench.device) if watching else ():
         count += len(batch.x)
         for name, value in watched(bench, batch, watching, source.classes).items():
             sums[name] = sums.get(name, 0.0) + value.double() * len(batch.x)

@@ -36,7 +36,7 @@ def inspect(folder: Path, task: dict[str, Any], wire: Wire) -> None:
 
 
 def _architecture(request: dict[str, Any]) -> tuple[Family, Anatomy]:
-    family = parse(request["architecture"])
+    family = parse(request.get("architecture"))
     return family, measure(family, normalization=request.get("normalization"))
 
 
@@ -46,6 +46,8 @@ def _teacher(upload: Path, request: dict[str, Any]) -> Inspected:
     labels = request.get("labels")
     if labels is not None and len(labels) != anatomy.classes:
         raise Refused("/labels", f"there are {len(labels)} labels, the teacher has {anatomy.classes} outputs")
+    if labels is not None and len(set(labels)) != len(labels):
+        raise Refused("/labels", "two classes have the same label", hint="name every output once, in the order of the logits")
     network = family.build()
     load_into(network, upload)
     teacher = Tapped(network, mean=anatomy.mean, std=anatomy.std)

@@ -1,6 +1,6 @@
 """A job folder carried out: what lies in it is opened and held against the plan, the run is driven, the student is exported."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ from core.taps import Tap, Tapped
 from core.wire import Wire
 
 _SAMPLE = 256
-"""Test images on which an export is compared with the student."""
+"""Test images on which an export is compared with the student; fewer where they are large."""
 
 
 def distil(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) -> None:
@@ -66,7 +66,7 @@ def distil(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) 
 
     wire.tell(Phase("export"))
     facts = job.facts(test, runtime.hardware())
-    sample = next(splits.test.batches(_SAMPLE, runtime.device)).x
+    sample = next(splits.test.batches(min(_SAMPLE, splits.test.together), runtime.device)).x
     made = []
     for form in job.spec.exports:
         checkpoints.look("exporting")
@@ -130,6 +130,7 @@ class Job:
             student.anatomy,
             dataset=data.report,
             teacher_dataset=other.report if other else None,
+            teacher_labels=task["teacher"].get("classes") if teacher else None,
         )
         return cls(folder, spec, teacher, student, data, other, decided)
 
@@ -216,7 +217,18 @@ def _spec(fields: Mapping[str, Any]) -> JobSpec:
         return JobSpec.model_validate(fields)
     except ValidationError as wrong:
         error = wrong.errors(include_url=False, include_context=False, include_input=False)[0]
-        raise Refused("/" + "/".join(str(part) for part in error["loc"]), error["msg"]) from wrong
+        raise Refused(_pointer(error["loc"], fields, missing=error["type"] == "missing"), error["msg"]) from wrong
+
+
+def _pointer(place: Sequence[str | int], value: Any, *, missing: bool) -> str:
+    """Where in the spec an error lies: pydantic's place without the names of the union members that were tried, which nobody wrote."""
+    written = list[str | int]()
+    for part in place:
+        there = part in value if isinstance(value, Mapping) else isinstance(value, (list, tuple)) and isinstance(part, int)
+        if there:
+            written.append(part)
+            value = value[part]
+    return "/" + "/".join(map(str, [*written, place[-1]] if missing else written))
 
 
 def _dataset(path: Path, promised: Mapping[str, Any] | None) -> Dataset:

@@ -1,5 +1,6 @@
 """Decide everything about a job before it runs, and refuse early with the field named."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 
 from core.anatomy import Anatomy
 from core.data.report import DatasetReport
-from core.data.split import shares
+from core.data.split import aside, taken
 from core.errors import Refused
 from core.method import Fit, Lesson, Surgery, Weighted
 from core.optim import Recipe
@@ -88,13 +89,16 @@ def plan(
     *,
     dataset: DatasetReport,
     teacher_dataset: DatasetReport | None = None,
+    teacher_labels: Sequence[str] | None = None,
 ) -> Plan:
-    """Decide a job from measurements alone. Raises `Refused` with a JSON pointer into the spec.
+    """Decide a job from measurements alone. Raises `Refused` with a JSON pointer into the spec. `teacher_labels` name the teacher's
+    outputs in order, where its owner named them.
 
     Pure: the same arguments make the same plan, initial weights of connectors included, and torch's generators are left as they were. Under
     `torch.device("meta")` no connector takes memory.
     """
     _fits_together(spec, teacher, student, dataset)
+    _same_order(teacher_labels, dataset)
     lesson, surgeons = _lesson(spec, teacher, student)
     task = Weighted(CrossEntropy(spec.recipe.label_smoothing), spec.recipe.task_weight)
     train = Fit({"task": task, **lesson.train}, Recipe())
@@ -115,25 +119,12 @@ def plan(
 
 def training_rows(report: DatasetReport, ref: DatasetRef, *, where: str = "/dataset") -> int:
     """How many samples a job trains on: what `core.data.subset` will find, from the report alone. `Refused` where there are too few."""
-    counts = {label: count for label, count in enumerate(report.per_class["train"]) if count}
-    if ref.take is not None and ref.take.per_class is not None:
-        label, fewest = min(counts.items(), key=lambda item: item[1])
-        if fewest < ref.take.per_class:
-            raise Refused(f"{where}/take/per_class", f"class {label} has {fewest} training samples, {ref.take.per_class} are asked for")
-        counts = dict.fromkeys(counts, ref.take.per_class)
-    elif ref.take is not None:
-        whole = sum(counts.values())
-        total = ref.take.total if ref.take.total is not None else round((ref.take.fraction or 0) * whole)
-        if not len(counts) <= total <= whole:
-            field = "total" if ref.take.total is not None else "fraction"
-            reason = f"{total} samples are asked for; there are {whole} in {len(counts)} classes"
-            raise Refused(f"{where}/take/{field}", reason, hint="at least one of each class, at most all")
-        counts = {label: share for label, share in shares(counts, total).items() if share}
+    there = {label: count for label, count in enumerate(report.per_class["train"]) if count}
+    counts = taken(there, ref.take, where=where)
     n = sum(counts.values())
     if not ref.validation or "validation" in report.counts:
         return n
-    aside = shares(counts, max(1, round(ref.validation * n)))
-    kept = n - sum(min(share, counts[label] - 1) for label, share in aside.items())
+    kept = n - sum(aside(counts, ref.validation).values())
     if kept == n:
         raise Refused(f"{where}/validation", f"{n} samples are too few to set some aside for validation", hint="take more, or say 0")
     return kept
@@ -172,6 +163,19 @@ def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dat
     if "agreement" in spec.evaluate and (teacher is None or teacher.classes != student.classes):
         where = f"/evaluate/{spec.evaluate.index('agreement')}"
         raise Refused(where, "agreement needs a teacher with the student's classes", hint="leave agreement out")
+
+
+def _same_order(labels: Sequence[str] | None, dataset: DatasetReport) -> None:
+    """Refuse a teacher of the dataset's own classes in another order: every comparison with it would be wrong, and look well."""
+    names = dataset.class_names
+    if labels is None or tuple(labels) == names or sorted(labels) != sorted(names):
+        return
+    k = next(k for k, (label, name) in enumerate(zip(labels, names, strict=True)) if label != name)
+    raise Refused(
+        "/teacher",
+        f"the teacher's labels are the dataset's classes in another order: output {k} is {labels[k]!r} there and {names[k]!r} here",
+        hint='order the classes of the dataset by "class_names"',
+    )
 
 
 def _lesson(spec: JobSpec, teacher: Anatomy | None, student: Anatomy) -> tuple[Lesson, list[str]]:

@@ -5,6 +5,7 @@ grey; else all become RGB, and transparency is dropped. Every image is read twic
 """
 
 import io
+import math
 import struct
 import warnings
 import zipfile
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.data.archive import Archive
@@ -29,6 +30,9 @@ from core.errors import Refused
 
 MAX_PIXELS = 20_000_000
 MAX_IMAGE_BYTES = 64 << 20
+MAX_GROWTH = 1000
+"""A dataset that takes this many times the bytes of its archive, and more than `_HONEST`, is a bomb: flat images pack without end."""
+_HONEST = 256 << 20
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _SPLITS = {"train": "train", "test": "test", "validation": "validation", "val": "validation"}
@@ -78,6 +82,13 @@ def ingest(path: Path, request: Request, out: Path, heed: Callable[[], None]) ->
         (height, width), mode, remark = _survey(archive, pictures, request.size, heed)
         notes.extend(remark)
         sample = (height, width, 1 if mode == "L" else 3)
+        unpacked, packed = len(pictures) * math.prod(sample), path.stat().st_size
+        if unpacked > _HONEST and unpacked > MAX_GROWTH * packed:
+            raise Refused(
+                "/upload",
+                f"{len(pictures):,} images in {packed:,} bytes would unpack to {unpacked:,} bytes, more than can be honest data",
+                hint='smaller images, or a smaller "size"',
+            )
         with Writer(out, sample=sample, dtype="uint8", labels=labels, class_names=names, notes=tuple(notes)) as writer:
             for picture in pictures:
                 heed()
@@ -191,6 +202,10 @@ def _opened(archive: Archive, member: zipfile.ZipInfo) -> Iterator[Image.Image]:
                         "/upload", f'the image "{member.filename}" has the pixel format {image.mode}', hint="8 bits a channel, please"
                     )
                 yield image
+    except UnidentifiedImageError as wrong:  # its own words hold an address in memory
+        raise Refused(
+            "/upload", f'the image "{member.filename}" is broken: it is no whole PNG, JPEG or WEBP', hint="replace it or leave it out"
+        ) from wrong
     except (
         OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, MemoryError,
         struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,

@@ -19,6 +19,8 @@ def check_count(found: int, what: str, *, classes: int | None, class_names: Sequ
         raise Refused("/classes", f"{what} {found} classes, but classes says {classes}", hint=f'leave "classes" out, or say {found}')
     if class_names is not None and len(class_names) != found:
         raise Refused("/class_names", f"{what} {found} classes, but class_names has {len(class_names)} names")
+    if class_names is not None and len(set(class_names)) != found:
+        raise Refused("/class_names", "two classes have the same name", hint="name every class once")
     if found < 2:
         raise Refused("/upload", f"{what} {found} class{'es' * (found != 1)}; a classifier needs at least 2")
     if found > MAX_CLASSES:

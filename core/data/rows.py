@@ -1,5 +1,6 @@
 """Rows of one split: which samples, where they lie, and how they become tensors in the dataset's own range."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+_TOGETHER = 512
+_VALUES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,11 @@ class Rows:
     def index(self) -> NDArray[np.int64]:
         """The rows of the dataset (n,)."""
         return self.first + self.position
+
+    @property
+    def together(self) -> int:
+        """How many samples evaluation looks at together: at most 512, and fewer where they are large, so that memory stays bounded."""
+        return max(1, min(_TOGETHER, _VALUES // math.prod(self.bank.shape[1:])))
 
     def batches(self, size: int, device: torch.device | str = "cpu") -> Iterator[Batch]:
         """All samples once, in order, unaugmented, `size` at a time (the last batch may be smaller): what evaluation reads."""

@@ -1,14 +1,26 @@
 """Which samples a job uses: stratified, seeded, and pure: the same reference names the same rows for ever."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core import random
+from core.errors import Refused
 
 Labels = NDArray[np.int64]
+
+
+class Take(Protocol):
+    """How much of the training split is used: exactly one of the three is not None."""
+
+    @property
+    def total(self) -> int | None: ...
+    @property
+    def per_class(self) -> int | None: ...
+    @property
+    def fraction(self) -> float | None: ...
 
 
 def shuffled_by_class(labels: Labels, rows: Labels, purpose: str, seed: int) -> dict[int, Labels]:
@@ -32,6 +44,40 @@ def shares(counts: Mapping[int, int], total: int) -> dict[int, int]:
     return {label: floors[label] + (label in by_remainder[:left]) for label in counts}
 
 
+def taken(counts: Mapping[int, int], take: Take | None, *, where: str) -> dict[int, int]:
+    """How many training samples of each class a job takes, given how many there are: at least one of each. `Refused` under `where`."""
+    if take is None:
+        return dict(counts)
+    if take.per_class is not None:
+        label, fewest = min(counts.items(), key=lambda item: item[1])
+        if fewest < take.per_class:
+            raise Refused(f"{where}/take/per_class", f"class {label} has {fewest} training samples, {take.per_class} are asked for")
+        return dict.fromkeys(counts, take.per_class)
+    whole = sum(counts.values())
+    total = take.total if take.total is not None else round((take.fraction or 0) * whole)
+    if not len(counts) <= total <= whole:
+        name = "total" if take.total is not None else "fraction"
+        reason = f"{total} samples are asked for; there are {whole} in {len(counts)} classes"
+        raise Refused(f"{where}/take/{name}", reason, hint="at least one of each class, at most all")
+    wanted = shares(counts, total)
+    for label in [label for label, share in wanted.items() if share == 0]:
+        # A class without a sample would be tested and never learnt; the largest share gives one away.
+        wanted[max(wanted, key=lambda other: (wanted[other], -other))] -= 1
+        wanted[label] = 1
+    return wanted
+
+
+def aside(counts: Mapping[int, int], fraction: float) -> dict[int, int]:
+    """How many samples of each class are set aside: about `fraction`, one in all at least, but never the last of a class."""
+    total = max(1, round(fraction * sum(counts.values())))
+    return {label: min(share, counts[label] - 1) for label, share in shares(counts, total).items()}
+
+
+def counted(labels: Labels) -> dict[int, int]:
+    """The samples of each class that is there."""
+    return {int(label): int(count) for label, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+
+
 def draw(labels: Labels, rows: Labels, wanted: Mapping[int, int], purpose: str, seed: int) -> Labels:
     """`wanted[c]` rows of each class c, in ascending order."""
     mixed = shuffled_by_class(labels, rows, purpose, seed)
@@ -41,8 +87,5 @@ def draw(labels: Labels, rows: Labels, wanted: Mapping[int, int], purpose: str, 
 
 def set_aside(labels: Labels, rows: Labels, fraction: float, purpose: str, seed: int) -> tuple[Labels, Labels]:
     """(kept, aside): about `fraction` of every class goes aside, at least one sample in all, and at least one of each class is kept."""
-    counts = {int(label): int(count) for label, count in zip(*np.unique(labels[rows], return_counts=True), strict=True)}
-    total = max(1, round(fraction * len(rows)))
-    wanted = {label: min(share, counts[label] - 1) for label, share in shares(counts, total).items()}
-    aside = draw(labels, rows, wanted, purpose, seed)
-    return np.setdiff1d(rows, aside, assume_unique=True), aside
+    found = draw(labels, rows, aside(counted(labels[rows]), fraction), purpose, seed)
+    return np.setdiff1d(rows, found, assume_unique=True), found

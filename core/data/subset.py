@@ -4,22 +4,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from core.data.rows import Rows
-from core.data.split import draw, set_aside, shares
+from core.data.split import Take, counted, draw, set_aside, taken
 from core.errors import Refused
-
-
-class Take(Protocol):
-    """How much of the training split is used: at most one of the three is not None."""
-
-    @property
-    def total(self) -> int | None: ...
-    @property
-    def per_class(self) -> int | None: ...
-    @property
-    def fraction(self) -> float | None: ...
 
 
 class Reference(Protocol):
@@ -56,40 +44,20 @@ def subset(dataset: Source, ref: Reference, *, where: str = "/dataset") -> Split
     few samples.
     """
     train = dataset.split("train")
-    taken = _taken(train.labels, ref, where)
+    labels, rows = train.labels, np.arange(len(train.labels))
+    if ref.take is not None:
+        rows = draw(labels, rows, taken(counted(labels), ref.take, where=where), "take", ref.seed)
     try:
         own = dataset.split("validation")
     except KeyError:
         own = None
     if not ref.validation:
-        return Splits(train.only(taken), None, dataset.split("test"))
+        return Splits(train.only(rows), None, dataset.split("test"))
     if own is not None:
-        return Splits(train.only(taken), own, dataset.split("test"))
-    kept, aside = set_aside(train.labels, taken, ref.validation, "validation", ref.seed)
+        return Splits(train.only(rows), own, dataset.split("test"))
+    kept, aside = set_aside(labels, rows, ref.validation, "validation", ref.seed)
     if not len(aside):
         raise Refused(
-            f"{where}/validation", f"{len(taken)} samples are too few to set some aside for validation", hint="take more, or say 0"
+            f"{where}/validation", f"{len(rows)} samples are too few to set some aside for validation", hint="take more, or say 0"
         )
     return Splits(train.only(kept), train.only(aside), dataset.split("test"))
-
-
-def _taken(labels: NDArray[np.int64], ref: Reference, where: str) -> NDArray[np.int64]:
-    rows = np.arange(len(labels))
-    if ref.take is None:
-        return rows
-    counts = {int(label): int(count) for label, count in zip(*np.unique(labels, return_counts=True), strict=True)}
-    if ref.take.per_class is not None:
-        few = [label for label, count in counts.items() if count < ref.take.per_class]
-        if few:
-            raise Refused(
-                f"{where}/take/per_class", f"class {few[0]} has {counts[few[0]]} training samples, {ref.take.per_class} are asked for"
-            )
-        wanted = dict.fromkeys(counts, ref.take.per_class)
-    else:
-        total = ref.take.total if ref.take.total is not None else round((ref.take.fraction or 0) * len(labels))
-        name = "total" if ref.take.total is not None else "fraction"
-        if not len(counts) <= total <= len(labels):
-            reason = f"{total} samples are asked for; there are {len(labels)} in {len(counts)} classes"
-            raise Refused(f"{where}/take/{name}", reason, hint="at least one of each class, at most all")
-        wanted = shares(counts, total)
-    return draw(labels, rows, wanted, "take", ref.seed)

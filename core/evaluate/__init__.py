@@ -13,19 +13,19 @@ Values = Mapping[str, float]
 
 
 def evaluate(
-    network: Tapped, rows: Rows, device: torch.device | str = "cpu", batch_size: int = 512, *, against: Tapped | None = None
+    network: Tapped, rows: Rows, device: torch.device | str = "cpu", batch_size: int | None = None, *, against: Tapped | None = None
 ) -> Iterator[Values | None]:
     """Accuracy and loss of `network` over all of `rows`, unaugmented and in eval mode; modules get their own modes back.
 
     Yields None after each batch and last {"accuracy", "loss", "n"}: the share of top-1 hits in [0, 1], the mean cross-entropy in nats,
     the number of samples. With `against`, a network of the same classes, also "agreement", the share on which both have the same top-1, and
     "max_abs_diff", the largest difference of two logits.
-    ValueError for no rows: an accuracy of nothing is not a number.
+    `batch_size` is `rows.together` when left out. ValueError for no rows: an accuracy of nothing is not a number.
     """
     if len(rows) == 0:
         raise ValueError("there are no rows to evaluate on")
     accuracy, agreement = Accuracy(device), Agreement(device)
-    for batch in rows.batches(batch_size, device):
+    for batch in rows.batches(batch_size or rows.together, device):
         # The mode must not be on while a consumer runs: compute, leave, then yield.
         with torch.no_grad(), network.quiet():
             logits = network(batch.x).logits

@@ -50,7 +50,11 @@ def versions() -> dict[str, str]:
     packages = {
         name: metadata.version(package) for name, package in (("torch", "torch"), ("safetensors", "safetensors"), ("numpy", "numpy"))
     }
-    return {"retort": metadata.version("retort-service"), "python": platform.python_version(), **packages}
+    try:
+        own = metadata.version("retort-service")
+    except metadata.PackageNotFoundError:  # `core` alone, copied to a machine
+        own = "not installed"
+    return {"retort": own, "python": platform.python_version(), **packages}
 
 
 @cache

@@ -78,11 +78,13 @@ def families() -> Mapping[str, type[Family]]:
     return found
 
 
-def parse(architecture: Mapping[str, Any], *, where: str = "/architecture") -> Family:
+def parse(architecture: object, *, where: str = "/architecture") -> Family:
     """The family that a flat description names: {"family": "resnet", "depth": 20, "input": [3, 32, 32], "classes": 10}.
 
     `Refused` under `where` for an unknown family, an unknown field or a value out of its bounds; names the nearest known one.
     """
+    if not isinstance(architecture, Mapping):
+        raise Refused(where, "an architecture is an object with a family and its fields", hint=f"the families are {', '.join(families())}")
     name = architecture.get("family")
     known = families()
     if not isinstance(name, str) or name not in known:

@@ -257,3 +257,10 @@ def test_a_network_without_maps_is_refused_by_whose_it_is() -> None:
         match(maps, flat)
     with pytest.raises(Refused, match="the teacher \\(mlp\\)"):
         match(flat, maps)
+
+
+@pytest.mark.parametrize("std", [[1e-300], [1e300], ["1"], 1, "1"])
+def test_a_normalization_that_float32_cannot_divide_by_is_refused(std: object) -> None:
+    with pytest.raises(Refused) as refused:
+        measure(parse({"family": "mlp", "input": [4], "classes": 2}), normalization={"mean": [0.0], "std": std})  # type: ignore[dict-item]
+    assert refused.value.where == "/normalization/std"

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from core.artifacts import MAX_HEADER, load_weights, read_header, save_weights
+from core.artifacts import MAX_HEADER, load_into, load_weights, read_header, save_weights
 from core.errors import Refused
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).reshape(2, 3), "fc.bias": torch.zeros(2), "bn.num_batches_tracked": torch.tensor(7)}
@@ -207,3 +207,10 @@ def test_numpy_and_torch_see_the_same_bytes(path: Path) -> None:
     entry = header.tensors["fc.weight"]
     mapped = np.memmap(path, "<f4", "r", header.start + entry.begin, entry.shape)
     assert mapped.tolist() == WEIGHTS["fc.weight"].tolist()
+
+
+def test_a_value_that_the_networks_type_cannot_hold_is_refused(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 1)
+    save_weights(tmp_path / "w", {"weight": torch.full((1, 2), 1e300, dtype=torch.float64), "bias": torch.zeros(1)})
+    with pytest.raises(Refused, match=r'"weight" holds values that torch.float32 cannot hold'):
+        load_into(network, tmp_path / "w")

@@ -249,3 +249,21 @@ def test_a_job_of_the_plan_and_a_bench_agree_on_the_steps() -> None:
     made: Job = toys.make(spec(KD()))
     bench = Bench(made.plan.fits, [batches.steps for batches in made.sources.fits], made.student, made.teacher, seed=0)
     assert bench.of == made.plan.steps
+
+
+def test_a_last_step_that_breaks_a_weight_ends_the_fit_although_its_loss_was_finite() -> None:
+    bench = bench_of(TASK, epochs=1, optimizer=SGD(lr=1e-3, momentum=0, nesterov=False))
+    training = fit(bench, source_of(bench), None)
+    next(training), next(training)
+    # The loss does not see what stands in a buffer that eval mode alone reads.
+    bench.student.network.get_submodule("bn2").running_mean.fill_(torch.inf)  # type: ignore[operator]
+    with pytest.raises(Diverged, match=r"a weight is no longer finite in epoch 1 of 1 \(step 3 of fit 0\)"):
+        list(training)
+
+
+def test_weights_that_are_not_finite_are_never_frozen() -> None:
+    bench = bench_of(TASK)
+    with torch.no_grad():
+        next(bench.student.parameters()).view(-1)[0] = torch.nan
+    with pytest.raises(Diverged, match="a weight is no longer finite"):
+        bench.freeze()

@@ -181,3 +181,9 @@ def test_a_real_child_refuses_and_exits_with_ten(tmp_path: Path) -> None:
     assert (ended.code, ended.log, ended.refusal.where) == (10, "", "/upload")
     assert "missing: " in ended.refusal.reason
     assert json.loads((tmp_path / "job.json").read_text())["asset"] == "teacher"
+
+
+def test_two_outputs_of_one_label_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused) as refused:
+        look(tmp_path, "teacher", {**REQUEST, "labels": ["zero"] * 10}, save(WEIGHTS))
+    assert refused.value.where == "/labels"

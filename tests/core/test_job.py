@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from core.checkpoints import Checkpoints
-from core.errors import EXIT_YIELDED, Corrupt, Refused
+from core.errors import EXIT_YIELDED, Corrupt, Diverged, Refused
 from core.events import Checkpointed, Evaluated, Event, Exported, Log, Phase, Step, decode
 from core.job import Job, distil
 from core.runtime import Runtime
@@ -191,13 +191,18 @@ def test_what_a_job_leaves_is_what_it_told(tmp_path: Path) -> None:
         ({"methods": [{"name": "kd", "temperature": 0}]}, "/methods/0/temperature"),
         ({"methods": [{"name": "kd", "heat": 1}]}, "/methods/0/heat"),
         ({"methods": [{"name": "kid"}]}, "/methods/0"),
+        ({"methods": [{"temperature": 4.0}]}, "/methods/0"),
+        ({"recipe": {"optimizer": {"name": "sgd", "lr": -1}}}, "/recipe/optimizer/lr"),
+        ({"recipe": {"augmentation": [{"name": "crop", "padding": 0}]}}, "/recipe/augmentation/0/padding"),
+        ({"recipe": {"task_weight": -1}}, "/recipe/task_weight"),
+        ({"student": {}}, "/student/architecture"),
         ({"dataset": {"id": "ds_0", "take": {"total": 10**6}}}, "/dataset/take/total"),
     ],
 )
 def test_a_job_that_cannot_be_is_refused_at_its_field(tmp_path: Path, changes: dict[str, Any], where: str) -> None:
     with pytest.raises(Refused) as refused:
         here(fill(tmp_path / "job", **changes))
-    assert refused.value.where.startswith(where)
+    assert refused.value.where.removesuffix("/name") == where
 
 
 def test_the_seed_alone_decides_the_students_first_weights(tmp_path: Path) -> None:
@@ -300,3 +305,13 @@ def test_a_student_of_real_digits_learns_from_a_teacher_of_real_digits(tmp_path:
     assert test["accuracy"] > 0.9
     assert test["n"] == 359
     assert np.bincount(digits()[1]).min() > 170
+
+
+def test_a_job_that_explodes_between_two_reports_keeps_no_checkpoint_that_is_not_finite(tmp_path: Path) -> None:
+    recipe = {"epochs": 4, "batch_size": 2, "optimizer": {"name": "sgd", "lr": 100, "nesterov": False}, "schedule": {"name": "constant"}}
+    folder = fill(tmp_path / "job", {**EVERY_STEP, "report_seconds": 1e9}, recipe=recipe)
+    with pytest.raises(Diverged, match=r"in epoch 1 of 4 \(step \d+ of fit 0\)"):
+        here(folder)
+    kept = [load_file(path) for path in (folder / "checkpoint").glob("*.safetensors")]
+    assert kept
+    assert all(bool(torch.isfinite(tensor).all()) for state in kept for name, tensor in state.items() if name.startswith("student/"))

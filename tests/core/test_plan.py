@@ -249,3 +249,16 @@ def test_the_plan_counts_the_rows_that_the_subset_will_find(take: Any, validatio
 def test_the_plan_counts_the_steps_that_the_batches_have(rows: int, accumulate: int) -> None:
     recipe = Recipe(batch_size=2, accumulate=accumulate)
     assert steps_of(rows, recipe) == Batches(squares(rows), 2, seed=0, accumulate=accumulate).steps
+
+
+def test_a_teacher_with_the_same_classes_in_another_order_is_refused() -> None:
+    data = report(30).model_copy(update={"class_names": ("cat", "dog", "eel")})
+
+    def planned(labels: tuple[str, ...] | None) -> Plan:
+        return plan(spec(KD()), measure(Toy()), measure(Toy()), dataset=data, teacher_labels=labels)
+
+    for fine in (None, ("cat", "dog", "eel"), ("0", "1", "2")):
+        assert planned(fine)
+    with pytest.raises(Refused, match="output 1 is 'eel' there and 'dog' here") as refused:
+        planned(("cat", "eel", "dog"))
+    assert refused.value.where == "/teacher"

@@ -169,3 +169,19 @@ def test_a_class_with_too_few_images_is_named(tmp_path: Path) -> None:
 def test_an_archive_without_enough_of_anything_is_refused(tmp_path: Path, members: dict[str, bytes]) -> None:
     with pytest.raises(Refused, match=r"no image|no train folder|1 class"):
         bring(tmp_path, members)
+
+
+@pytest.mark.parametrize(("side", "request_"), [(4000, {}), (1, {"size": [1024, 1024]})], ids=["flat", "scaled"])
+def test_images_that_are_a_bomb_only_once_they_are_unpacked_are_refused(tmp_path: Path, side: int, request_: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    Image.new("1", (side, side)).save(buffer, "PNG", optimize=True)
+    members = {f"{name}/{i}.png": buffer.getvalue() for name in ("cat", "dog") for i in range(9 if side > 1 else 200)}
+    with pytest.raises(Refused, match="more than can be honest data"):
+        bring(tmp_path, members, **request_)
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_the_reason_for_a_broken_image_is_for_people(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r'"cat/0.png" is broken: it is no whole PNG') as refused:
+        bring(tmp_path, folders() | {"cat/0.png": b"hello"})
+    assert "object at 0x" not in refused.value.reason

@@ -221,3 +221,10 @@ def test_no_mutation_of_a_npz_does_anything_but_read_or_refuse(tmp_path: Path, d
     mutant.write_bytes(bytes(raw))
     with suppress(Refused):
         ingest(mutant, {"format": "npz"}, tmp_path / "out.safetensors")
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = arrays(tmp_path / "data.npz", x=np.zeros((20, 4), np.uint8), y=np.arange(20) % 2)
+    with pytest.raises(Refused, match="same name") as refused:
+        ingest(path, {"format": "npz", "class_names": ["a", "a"]}, tmp_path / "out.safetensors")
+    assert refused.value.where == "/class_names"

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.data.split import draw, set_aside, shares
+from core.data.split import draw, set_aside, shares, taken
+from core.spec import Take
 
 LABELS = np.repeat([0, 1, 2], [50, 30, 20])
 ROWS = np.arange(100)
@@ -47,3 +48,10 @@ def test_every_class_keeps_a_sample() -> None:
 
 def test_the_draw_of_today_is_the_draw_of_every_later_version() -> None:
     assert draw(LABELS, ROWS, {0: 3, 1: 2, 2: 1}, "take", 0).tolist() == [6, 8, 46, 51, 74, 98]
+
+
+def test_what_is_taken_leaves_no_class_empty() -> None:
+    take = Take(total=10)
+    assert taken({0: 990, 1: 5, 2: 5}, take, where="") == {0: 8, 1: 1, 2: 1}
+    assert taken({0: 50, 1: 30, 2: 20}, take, where="") == {0: 5, 1: 3, 2: 2}
+    assert taken({0: 9, 1: 1, 2: 1}, Take(total=3), where="") == {0: 1, 1: 1, 2: 1}

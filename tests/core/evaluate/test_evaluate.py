@@ -83,3 +83,9 @@ def test_images_reach_the_network_in_its_own_space() -> None:
 def test_an_accuracy_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="no rows"):
         next(evaluate(Tapped(nn.Identity()), rows(0)))
+
+
+@pytest.mark.parametrize(("shape", "together"), [((8, 8, 1), 512), ((32, 32, 3), 512), ((224, 224, 3), 27), ((4096, 4096, 3), 1)])
+def test_large_images_are_evaluated_few_at_a_time(shape: tuple[int, ...], together: int) -> None:
+    bank = np.broadcast_to(np.uint8(0), (3, *shape))
+    assert Rows.whole(bank, np.zeros(3, np.int64), classes=2).together == together

@@ -1,5 +1,6 @@
 """The formats by their place, and what every one of them refuses."""
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,16 @@ def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> Non
 def test_the_versions_name_what_computes() -> None:
     assert {"retort", "python", "torch", "safetensors", "numpy"} <= versions().keys()
     assert versions()["torch"] == torch.__version__
+
+
+def test_an_engine_that_is_only_a_folder_on_a_machine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = metadata.version
+
+    def found(name: str) -> str:
+        if name == "retort-service":
+            raise metadata.PackageNotFoundError(name)
+        return known(name)
+
+    monkeypatch.setattr(metadata, "version", found)
+    assert versions()["retort"] == "not installed"
+    assert versions()["torch"] == known("torch")

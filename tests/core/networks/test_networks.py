@@ -58,3 +58,10 @@ def test_flat_data_is_refused_by_a_family_of_images() -> None:
     with pytest.raises(Refused) as refused:
         parse({"family": "convnet", "input": [64], "classes": 10})
     assert refused.value.where.startswith("/architecture/input")
+
+
+@pytest.mark.parametrize("nonsense", [None, [1, 2], "resnet", 3])
+def test_what_is_no_object_is_refused(nonsense: object) -> None:
+    with pytest.raises(Refused) as refused:
+        parse(nonsense)
+    assert refused.value.where == "/architecture"
