@@ -8,6 +8,8 @@ from api.problems import Problem
 
 # A string (even one that never ends, so that no text makes the search go back) or a bracket.
 _TOKENS = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_DIGITS = 400
+"""More than the largest number that can be computed with has."""
 
 
 def check_json(body: bytes, max_depth: int) -> None:
@@ -22,7 +24,7 @@ def check_json(body: bytes, max_depth: int) -> None:
         if depth > max_depth:
             raise Problem(422, f"the body is nested more than {max_depth} deep", hint="no field of this service nests so deeply")
     try:
-        value = json.loads(text, object_pairs_hook=_each_once, parse_constant=_not_a_number, parse_float=_finite)
+        value = json.loads(text, object_pairs_hook=_each_once, parse_constant=_not_a_number, parse_float=_finite, parse_int=_whole)
     except json.JSONDecodeError:
         return
     except ValueError as wrong:
@@ -43,6 +45,12 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _not_a_number(word: str) -> float:
     raise ValueError(f"{word} is not JSON")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits is longer than any that a field takes")
+    return int(digits)
 
 
 def _finite(digits: str) -> float:

@@ -71,8 +71,10 @@ def _finding(error: Mapping[str, Any], body: Any, shape: Any) -> Finding:
     if source != "body":
         return Finding("", kind, f"the {source} parameter {'.'.join(map(str, loc))}: {detail}")
     if kind == "json_invalid":
-        return Finding("", kind, f"not JSON: {error['ctx']['error']} at character {loc[0]}")
+        return Finding("", kind, f"the body is not JSON: {error['ctx']['error']} at character {loc[0]}")
     where = pointer(loc, body, missing=kind == "missing")
+    if not where:
+        detail = f"the body: {detail}"
     if kind == "union_tag_invalid":  # the word that says which of several things it is: the name of a method, of an optimiser
         context = error["ctx"]
         where += f"/{context['discriminator'].strip(chr(39))}"

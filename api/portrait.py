@@ -72,7 +72,7 @@ def portrait(running: Service, tenant: Tenant, job: Job) -> JobCard:
         worker=WorkerOfJob(id=job.owner) if job.owner and job.state == "running" else None,
         problem=_problem(running, tenant, job),
         result=job.result,
-        queue_reason=_queue_reason(running, job),
+        queue_reason=_queue_reason(running, tenant, job),
         actions=actions_of(job),
         urls=Urls(**{name: f"/v1/jobs/{job.id}/{name}" for name in Urls.model_fields}),
         spec=job.spec,
@@ -139,9 +139,12 @@ def _problem(running: Service, tenant: Tenant, job: Job) -> JobProblem | None:
     )
 
 
-def _queue_reason(running: Service, job: Job) -> str | None:
+def _queue_reason(running: Service, tenant: Tenant, job: Job) -> str | None:
     if job.state != "queued":
         return None
+    if job.crashes:
+        code = next((each.code for each in reversed(jobs.attempts(running.database, tenant, job.id)) if each.code), "worker_lost")
+        return f"the last attempt ended as {code}; another may start from {when(job.run_after):%H:%M:%S} UTC on"
     living = workers.living(running.database, within=running.settings.worker_living)
     if not living:
         return "no worker lives: start one with `python -m worker`"

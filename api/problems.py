@@ -105,8 +105,8 @@ def refused(error: Refused) -> Problem:
 
 
 def invalid(found: Sequence[Finding]) -> Problem:
-    """A body that does not fit, with all that is wrong with it."""
-    detail = "; ".join(f"{each.pointer or 'the body'}: {each.detail}" for each in found[:5])
+    """A body or a query that does not fit, with all that is wrong with it."""
+    detail = "; ".join(f"{each.pointer}: {each.detail}" if each.pointer else each.detail for each in found[:5])
     hint = next((each.hint for each in found if each.hint), "")
     return Problem(422, detail, hint=hint, errors=found)
 

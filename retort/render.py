@@ -24,7 +24,7 @@ def error(wrong: RetortError) -> Text:
     text = Text.assemble(("error: ", "bold red"), str(wrong))
     if isinstance(wrong, ApiError):
         for each in wrong.errors:
-            line = f"{each.pointer or 'the request'}: {each.detail}"
+            line = f"{each.pointer}: {each.detail}" if each.pointer else each.detail
             if line not in str(wrong):
                 text.append(f"\n  {line}")
         if wrong.fault == "system":
@@ -41,11 +41,10 @@ def status(word: str) -> Text:
 
 def jobs(listed: Iterable[Job]) -> Table:
     """One line a job."""
-    table = _table("job", "name", "status", "progress", "test accuracy", "age")
+    table = _table("job", "name", "status", "test accuracy", "age")
     for job in listed:
-        table.add_row(
-            job.id, job.name, status(job.status), _progress(job), _accuracy(job.result.get("test")), _age(job.raw.get("created_at"))
-        )
+        now = status(job.status) if job.is_resting else status(job.status).append(f" {_progress(job)}")
+        table.add_row(job.id, job.name, now, _accuracy(job.result.get("test")), _age(job.raw.get("created_at")))
     return table
 
 
@@ -54,7 +53,8 @@ def job(one: Job) -> RenderableType:
     raw = one.raw
     table = _pairs()
     table.add_row("job", one.id)
-    table.add_row("name", one.name)
+    if one.name:
+        table.add_row("name", one.name)
     table.add_row("status", status(one.status))
     for name in ("phase", "message", "queue_reason", "attempt", "parent", "baseline", "created_at", "started_at", "finished_at"):
         if raw.get(name) not in (None, "", one.status):
@@ -160,9 +160,9 @@ def files(listed: Iterable[tuple[str, int]]) -> Table:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in ("job", "id", "status"))
+        table.add_column(column, overflow="fold", no_wrap=column in ("job", "id", "status", "test accuracy", "age"))
     return table
 
 

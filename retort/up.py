@@ -24,6 +24,9 @@ _START = 120.0
 _GRACE = {"worker": 60.0, "api": 15.0}
 _TICK = 0.1
 _LAST_LINES = 15
+_SOON = {"RETORT_LEASE": "20", "RETORT_RENEW": "5"}
+"""On one machine with its database beside it no answer is long in coming: what was running when the whole service was killed is
+taken up again so much sooner."""
 _REFUSED = 2
 """How `python -m migrations` ends where the database was made by a later version; its last line says so."""
 
@@ -166,6 +169,7 @@ def _base(folder: Folder) -> dict[str, str]:
 
 def _environment(folder: Folder, options: Options, port: int) -> dict[str, str]:
     environment = {
+        **_SOON,
         **_base(folder),
         "RETORT_HOST": HOST,
         "RETORT_PORT": str(port),
@@ -219,6 +223,7 @@ def _start(name: str, folder: Folder, environment: dict[str, str]) -> Child:
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            umask=0o077,  # the database and the logs are their owner's, also in a folder that others may enter
         )
     return Child(name, process, log)
 

@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass
 
 from core.blobs import BlobStore
-from core.events import File
+from core.events import File, Log
 from db import life
 from db.session import Database
 from worker.child import Ending
@@ -57,6 +57,8 @@ class Settlement:
 
     def hand_back(self, verdict: Verdict, ending: Ending) -> None:
         """Fail, retry or yield, with the child's last lines; `Ended` where the claim is lost."""
+        if verdict.action == "retry":  # the job may wait for its next attempt, with no problem of its own: its log says why
+            self.recorder.take(Log(verdict.reason, level="error"))
         self.recorder.finish(tick=self.tick)
         self._end_attempt(ending, verdict)
         database, claim = self.database, self.claim

@@ -131,7 +131,7 @@ def _bytes(running: Service, caller: Tenant, id: str, purpose: str) -> dict[str,
             409,
             f"the upload {id} is {upload.status}",
             code="not_ready",
-            hint=f"PUT its bytes to /v1/uploads/{id}/content first",
+            hint=f"PUT its bytes to /v1/uploads/{id}/content first" if upload.status == "pending" else "declare a new upload",
             errors=[Finding("/upload", "not_ready", f"it is {upload.status}")],
             more={"current_status": upload.status},
         )

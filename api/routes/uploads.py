@@ -98,7 +98,9 @@ async def put(running: Running, caller: Caller, id: Id, request: Request) -> Upl
     """Send the whole file as the raw body, with its Content-Length. If it fails, the upload stays pending: send it again."""
     upload = await run_in_threadpool(_found, running, caller, id)
     if upload.status != "pending":
-        raise Problem(409, f"the upload is {upload.status} already", code="already_completed", more={"current_status": upload.status})
+        raise Problem(
+            409, f"the upload is {upload.status} already", code=f"already_{upload.status}", more={"current_status": upload.status}
+        )
     length = request.headers.get("content-length", "")
     if not _LENGTH.fullmatch(length):
         raise Problem(411, "the request has no Content-Length", hint="send the file whole, not in chunks of unknown number")

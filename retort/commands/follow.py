@@ -19,7 +19,7 @@ from retort.watch import watch as show
 
 
 @connected
-def watch(session: Session, ids: Annotated[list[str], typer.Argument(metavar="JOB...", help="One job or several.")]) -> None:
+def watch(session: Session, ids: Annotated[list[str], typer.Argument(metavar="JOB", help="One job or several.")]) -> None:
     """Show jobs as they run, until all of them rest. Ctrl-C detaches; it never cancels."""
     client = session.client()
     attend(session, [client.jobs.get(id) for id in ids])
@@ -40,9 +40,10 @@ def attend(session: Session, jobs: Sequence[Job]) -> None:
 
 
 def _ended(job: Job) -> Text:
+    who = f"{job.id} {job.name}".rstrip()
     if job.status == "succeeded":
-        return Text.assemble(f"{job.id} {job.name}: ", render.status(job.status), f", {news(job)}; its files: retort download {job.id}")
-    text = Text.assemble(f"{job.id} {job.name}: ", render.status(job.status))
+        return Text.assemble(f"{who}: ", render.status(job.status), f", {news(job)}; its files: retort download {job.id}")
+    text = Text.assemble(f"{who}: ", render.status(job.status))
     trouble = render.problem(job)
     if trouble:
         text.append("\n").append(trouble)
@@ -66,7 +67,7 @@ def logs(
         lines = [_line(each) for each in said["data"]]
         if said.get("child"):
             lines += ["what its process wrote last:", *(f"    {line}" for line in said["child"])]
-        session.answer(said, Text("\n".join(lines) or "nothing yet"))
+        session.answer(said, Text("\n".join(lines) or f"no messages; what happened: retort logs -f {id}"))
         return
     told: list[dict[str, Any]] = []
     try:

@@ -33,7 +33,11 @@ def teacher(
     *,
     file: Annotated[Path, typer.Argument(help="Its weights: a .safetensors file.")],
     architecture: Annotated[
-        str, typer.Option(help="JSON such as '{\"family\": …}', a file that holds it, or the id of an uploaded one (arc_…).")
+        str,
+        typer.Option(
+            help="JSON such as '{\"family\": …}', a file that holds it, or the id of an uploaded one (arc_…). "
+            'It may say the normalization too: {"architecture": …, "normalization": …}.'
+        ),
     ],
     mean: Mean = None,
     std: Std = None,
@@ -43,14 +47,16 @@ def teacher(
 ) -> None:
     """Send a trained teacher."""
     normalization = _normalization(mean, std)
-    if normalization is None and not raw:
-        raise Misused(
-            "say what was done to the teacher's input when it was trained",
-            hint="--mean 0.5 --std 0.25 (a number a channel, in data units; images lie in [0, 1]), or --no-normalization",
-        )
     if normalization is not None and raw:
         raise Misused("--no-normalization contradicts --mean and --std")
-    described: Any = architecture if architecture.startswith("arc_") else read_inline(architecture, what="architecture")
+    described, told = (architecture, {}) if architecture.startswith("arc_") else _described(architecture)
+    if normalization is None and not raw:
+        if "normalization" not in told:
+            raise Misused(
+                "say what was done to the teacher's input when it was trained",
+                hint="--mean 0.5 --std 0.25 (a number a channel, in data units; images lie in [0, 1]), or --no-normalization",
+            )
+        normalization = told["normalization"]
     client = session.client()
     sent = _send(session, client, file, "teacher")
     fields = {"upload": sent.id, "architecture": described, "normalization": normalization}
@@ -69,9 +75,9 @@ def architecture(
     wait: Wait = True,
 ) -> None:
     """Describe a student."""
-    described = read_inline(description, what="architecture")
+    described, told = _described(description)
     fields: dict[str, Any] = {"architecture": described}
-    normalization = _normalization(mean, std)
+    normalization = _normalization(mean, std) or told.get("normalization")
     if normalization is not None:
         fields["normalization"] = normalization
     client = session.client()
@@ -140,6 +146,13 @@ def transfer(session: Session, title: str) -> Iterator[Report]:
     with Progress(*columns, console=session.err, transient=True) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _described(text: str) -> tuple[Any, dict[str, Any]]:
+    """An architecture, and what stands beside it: in a job's config.json, and in the demo's teacher.json, its normalization."""
+    document = read_inline(text, what="architecture")
+    inner = document.get("architecture")
+    return (inner, document) if isinstance(inner, dict) else (document, {})
 
 
 def _normalization(mean: str | None, std: str | None) -> dict[str, list[float]] | None:

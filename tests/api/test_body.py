@@ -30,7 +30,7 @@ def test_the_depth_is_counted_exactly() -> None:
         (b'{"a": NaN}', "NaN is not JSON"),
         (b'{"a": -Infinity}', "Infinity is not JSON"),
         (b'{"a": 1e999}', "larger than any number"),
-        (b'{"a": ' + b"9" * 5000 + b"}", "digits"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "5000 digits is longer than any"),
         (rb'{"a": "\u0000"}', "NUL"),
         (rb'{"\ud800": 1}', "surrogate"),
         (rb'[["\udc00"]]', "surrogate"),

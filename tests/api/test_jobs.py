@@ -127,6 +127,17 @@ def test_a_queued_job_says_why_nobody_takes_it(http: httpx.Client, lab: Lab, dat
     assert http.get(f"/v1/jobs/{job['id']}").json()["queue_reason"] is None
 
 
+def test_a_job_that_waits_for_another_attempt_says_how_the_last_one_ended(
+    http: httpx.Client, submitted: dict[str, Any], database: Database
+) -> None:
+    claim = claim_of(database, submitted["id"])
+    life.end_attempt(database, claim, exit_code=None, signal=11, max_rss=1, code="native_crash", log_tail="")
+    life.retry(database, claim, code="native_crash", problem={}, backoff=60, max_crashes=3)
+    job = http.get(f"/v1/jobs/{submitted['id']}").json()
+    assert job["status"] == "queued"
+    assert "native_crash" in job["queue_reason"]
+
+
 def test_a_queued_job_is_paused_resumed_and_cancelled_each_as_often_as_one_likes(http: httpx.Client, submitted: dict[str, Any]) -> None:
     path = f"/v1/jobs/{submitted['id']}"
     for wish, status in (("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled")):

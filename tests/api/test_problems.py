@@ -140,3 +140,11 @@ def test_a_defect_of_ours_is_logged_with_its_cause_and_not_told(
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert record.exc_info is not None
     assert record.exc_info[0] is ZeroDivisionError
+
+
+@ONE_DATABASE
+def test_a_wrong_parameter_is_not_laid_on_the_body(http: httpx.Client) -> None:
+    body = problem(http.get("/v1/jobs?limit=0"), 422)
+    assert body["detail"].startswith("the query parameter limit: ")
+    body = problem(http.post("/v1/jobs", content=b"[]", headers={"Content-Type": "application/json"}), 422)
+    assert body["detail"].startswith("the body: ")

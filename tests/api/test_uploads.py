@@ -43,6 +43,16 @@ def test_a_completed_upload_takes_no_more_bytes(http: httpx.Client) -> None:
     assert (answer.status_code, answer.json()["code"], answer.json()["current_status"]) == (409, "already_completed", "completed")
 
 
+def test_a_deleted_upload_takes_no_bytes_and_makes_no_asset(http: httpx.Client) -> None:
+    id = declare(http)["id"]
+    assert http.delete(f"/v1/uploads/{id}").status_code == 204
+    answer = http.put(f"/v1/uploads/{id}/content", content=DATA)
+    assert (answer.status_code, answer.json()["code"], answer.json()["current_status"]) == (409, "already_cancelled", "cancelled")
+    body = {"name": "t", "upload": id, "architecture": {"family": "mlp", "input": [4], "classes": 2}, "normalization": None}
+    answer = http.post("/v1/teachers", json=body)
+    assert (answer.status_code, answer.json()["hint"]) == (409, "declare a new upload")
+
+
 def test_other_bytes_than_declared_are_refused_and_the_upload_can_be_repeated(http: httpx.Client, user: User, database: Database) -> None:
     declared = declare(http)
     wrong = b"x" * len(DATA)

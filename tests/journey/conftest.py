@@ -28,12 +28,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def assets(stack: Stack, made: Path) -> dict[str, Any]:
     """What a job needs, uploaded and inspected."""
     described = json.loads((made / "teacher.json").read_text())
-    (made / "architecture.json").write_text(json.dumps(described["architecture"]))
     mean, std = (str(described["normalization"][name][0]) for name in ("mean", "std"))
     normalized = ("--mean", mean, "--std", std)
-    teacher = ("upload", "teacher", str(made / "teacher.safetensors"), "--architecture", str(made / "architecture.json"), *normalized)
     return {
-        "teacher": stack.asked(*teacher),
+        "teacher": stack.asked("upload", "teacher", str(made / "teacher.safetensors"), "--architecture", str(made / "teacher.json")),
         "student": stack.asked("upload", "architecture", STUDENT, *normalized),
         "dataset": stack.asked("upload", "dataset", str(made / "digits.npz")),
         "normalization": described["normalization"],

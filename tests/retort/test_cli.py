@@ -1,10 +1,14 @@
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from retort.cli import run
+from retort.client import Client
+from retort.render import jobs
 from tests.retort.stage import Answer, Request, script, stage
 
 NOBODY = "http://127.0.0.1:1"
@@ -131,3 +135,57 @@ def test_the_key_is_never_shown(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     run(["ls", "--url", NOBODY, "--key", "rt_secret", "--json"])
     told = capsys.readouterr()
     assert "rt_secret" not in told.out + told.err
+
+
+def test_a_description_may_say_the_normalization_beside_the_architecture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As docs/demo/teacher.py writes teacher.json, and every job its config.json."""
+    (tmp_path / "teacher.json").write_text('{"architecture": {"family": "mlp"}, "normalization": {"mean": [0.3], "std": [0.4]}}')
+    (tmp_path / "teacher.safetensors").write_bytes(b"weights")
+    sent = {"id": "upl_1", "purpose": "teacher", "filename": "f", "bytes": 7, "sha256": "0", "offset": 7, "status": "completed"}
+    made = {"object": "teacher", "id": "tch_1", "name": "t", "status": "processing"}
+
+    def play(request: Request) -> Answer:
+        return Answer(200, json.dumps(made if request.path == "/v1/teachers" else sent).encode())
+
+    words = ["upload", "teacher", str(tmp_path / "teacher.safetensors"), "--architecture", str(tmp_path / "teacher.json"), "--no-wait"]
+    for more, normalization in (
+        ([], {"mean": [0.3], "std": [0.4]}),
+        (["--mean", "0", "--std", "1"], {"mean": [0.0], "std": [1.0]}),
+        (["--no-normalization"], None),
+    ):
+        with stage(play) as service:
+            assert run([*words, *more, "--url", service.url, "--key", "k"]) == 0, capsys.readouterr().err
+        body = json.loads(service.requests[-1].body)
+        assert (body["architecture"], body["normalization"]) == ({"family": "mlp"}, normalization)
+
+
+def test_a_job_without_a_name_shows_none(capsys: pytest.CaptureFixture[str]) -> None:
+    job = {**JOB, "name": "", "status": "succeeded", "is_terminal": True, "result": {"test": {"accuracy": 0.5, "n": 2}}}
+    with stage(script(Answer(200, json.dumps(job).encode()))) as service:
+        where = ["--url", service.url, "--key", "k"]
+        assert run(["watch", "job_1", *where]) == 0
+        assert "job_1: succeeded" in capsys.readouterr().out
+        assert run(["get", "job_1", *where]) == 0
+        assert "name" not in capsys.readouterr().out
+
+
+def test_a_wrong_parameter_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    detail = "the query parameter limit: too small"
+    problem = {"detail": detail, "code": "invalid_input", "fault": "user", "errors": [{"pointer": "", "detail": detail}]}
+    with stage(script(Answer(422, json.dumps(problem).encode()))) as service:
+        assert run(["ls", "--url", service.url, "--key", "k"]) == 1
+    assert capsys.readouterr().err.count("query parameter") == 1
+
+
+def test_a_line_of_ls_is_one_line_on_a_narrow_terminal() -> None:
+    running = {**JOB, "id": "job_" + "0" * 26, "name": "(baseline)", "progress": {"percent": 45.0}}
+    done = {**running, "status": "succeeded", "is_terminal": True, "result": {"test": {"accuracy": 0.915, "n": 600}}}
+    with stage(script(Answer(200, json.dumps({"data": [running, done], "has_more": False}).encode()))) as service:
+        listed = list(Client(service.url, key="k").jobs.list())
+    shown = Console(width=80, file=io.StringIO())
+    shown.print(jobs(listed))
+    lines = shown.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 3
+    assert "running 45 %" in lines[1]
+    assert "succeeded" in lines[2]
+    assert "0.9150 (n = 600)" in lines[2]

@@ -26,6 +26,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 def test_the_first_key_lies_in_a_file_that_only_its_owner_can_read(served: Up) -> None:
     file = served.folder / "service.json"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE((served.folder / "retort.db").stat().st_mode) == 0o600
     known = json.loads(file.read_text())
     assert known["url"] == served.url
     with Client(known["url"], key=known["key"]) as client:

@@ -144,6 +144,7 @@ def test_a_job_that_dies_goes_on_from_its_last_checkpoint_and_is_not_punished_fo
     with lab.means(max_crashes=2) as means:
         first = lab.work(id, means)
         assert (first.state, first.crashes) == ("queued", 1)
+        assert "broken on purpose" in lab.events(id, "log")[-1].data["message"]  # while it waits it has no problem: its log says why
         assert first.checkpoint is not None
         assert first.checkpoint["done"] == 6
         assert lab.work(id, means).state == "quarantined"  # it resumed at 6 and died there
