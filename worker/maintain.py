@@ -11,6 +11,7 @@ from collections.abc import Callable
 from celery import Celery
 
 from db import life, wake, workers
+from db.blobs import sweep
 from db.session import Unavailable
 from worker.slots import Slots
 from worker.stage import prune
@@ -18,6 +19,9 @@ from worker.supervise import Means
 
 log = logging.getLogger(__name__)
 
+_HOUR = 3600.0
+_ABANDONED = 24 * _HOUR
+"""Bytes that nobody finished writing, and nobody touched for so long, belong to a process that died."""
 _DEAD = 4
 """A worker that missed so many heartbeats is not rung for."""
 
@@ -39,6 +43,7 @@ class Maintainer:
             "reconcile": (settings.reconcile, self._reconcile),
             "expire": (settings.reap, self._expire),
             "prune": (6 * settings.reap, lambda: prune(means.cache, settings.cache)),
+            "sweep": (_HOUR, self._sweep),
         }
 
     def start(self) -> None:
@@ -99,6 +104,10 @@ class Maintainer:
         if rings:
             log.info("ringing %s for %s", ",".join(rings), dict(waiting))
             wake.ring(self._app, rings)
+
+    def _sweep(self) -> None:
+        if swept := sweep(self._means.database, older=_ABANDONED):
+            log.info("swept %d blobs that nobody finished", swept)
 
     def _expire(self) -> None:
         for job in life.expire(self._means.database, ttl=self._means.settings.queue_ttl):

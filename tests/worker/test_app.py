@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from db import assets, history, life
 from db.session import Database, Unavailable
+from db.tables import blob
 from db.workers import living
 from tests.servers import free_port
 from tests.worker.lab import Lab, lives, until
@@ -69,6 +72,19 @@ def test_a_wake_alone_brings_a_worker_to_a_job(rung: Lab) -> None:
 def test_a_forgotten_job_is_rung_for_by_the_reconciler(rung: Lab) -> None:
     with _idle_worker(rung, poll=3600):
         rung.reaches(rung.submit(steps=5), "succeeded")
+
+
+def test_bytes_that_nobody_finished_writing_are_swept_and_those_of_today_are_not(lab: Lab) -> None:
+    with lab.database.begin() as tx:
+        for id, touched_at in (("blob_old", 0.0), ("blob_new", time.time())):
+            tx.execute(sa.insert(blob).values(id=id, tenant_id=lab.tenant.id, touched_at=touched_at))
+
+    def left() -> list[str]:
+        with lab.database.read() as tx:
+            return list(tx.execute(sa.select(blob.c.id)).scalars())
+
+    with lab.worker():
+        until(lambda: left() == ["blob_new"])
 
 
 def test_a_worker_whose_broker_never_comes_serves_jobs_and_leaves_in_order(lab: Lab) -> None:
