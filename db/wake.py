@@ -22,6 +22,7 @@ def doorbell(broker_url: str, *, socket_timeout: float = 5.0) -> Celery:
     local = urlsplit(broker_url).scheme == "filesystem"
     app = Celery("retort", broker="filesystem://" if local else broker_url, set_as_current=False)
     app.conf.update(
+        broker_transport="db.broker:Transport" if local else None,
         broker_transport_options=_folders(broker_url) if local else _patience(socket_timeout),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
