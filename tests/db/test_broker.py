@@ -27,7 +27,7 @@ def connection(tmp_path: Path) -> Iterator[Any]:
 
 
 def test_messages_arrive_in_their_order(connection: Any) -> None:
-    queue = connection.SimpleQueue("cpu")
+    queue = connection.SimpleQueue("first")
     for number in range(5):
         queue.put({"number": number})
     assert [queue.get(timeout=5).payload["number"] for _ in range(5)] == [0, 1, 2, 3, 4]
