@@ -103,13 +103,14 @@ Surgery = Callable[[Tapped | None, Tapped, Tensor, torch.Generator], None]
 class Fit:
     """One stretch of training.
 
-    `recipe` is what this fit needs otherwise than the job's recipe, the rest comes from there. `only` are prefixes of
-    the student's modules that learn (all when empty); the rest has no gradient and runs in eval mode. `teacher_mode =
-    "train"` moves the teacher's buffers.
+    `recipe` is what this fit needs otherwise than the job's recipe, the rest comes from there; `lr` is the learning rate
+    where it is not the recipe's. `only` are prefixes of the student's modules that learn (all when empty); the rest has
+    no gradient and runs in eval mode. `teacher_mode = "train"` moves the teacher's buffers.
     """
 
     terms: Mapping[str, Weighted]
     recipe: Recipe
+    lr: float | None = None
     data: Literal["job", "teacher"] = "job"
     only: tuple[str, ...] = ()
     teacher_mode: Literal["eval", "train"] = "eval"

@@ -107,10 +107,14 @@ class Drops(_Schedule):
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.5, 0.75), max_length=64, description="Fractions of the fit's steps, rounded to whole steps: 0.625 is epoch 150 of 240."
     )
-    gamma: float = Field(0.1, gt=0, lt=1, description="The factor of one drop.")
+    gamma: float = Field(0.1, gt=0, le=1, description="The factor of one drop; 1 leaves the rate, for the sake of `restart` alone.")
+
+    def drops(self, steps: int) -> tuple[int, ...]:
+        """The steps before which the rate drops."""
+        return tuple(round(milestone * steps) for milestone in self.milestones)
 
     def _after(self, step: int, rising: int, steps: int) -> float:
-        return self.gamma ** sum(step >= round(milestone * steps) for milestone in self.milestones)
+        return float(self.gamma ** sum(step >= drop for drop in self.drops(steps)))
 
 
 class Cosine(_Schedule):
@@ -144,17 +148,22 @@ class Recipe(_Part):
     clip: float | None = Field(None, gt=0, le=1e6, description="The largest L2 norm of a step's whole gradient; none when left out.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="The part of each label that is spread over all classes.")
     augmentation: tuple[Augmentation, ...] = Field((), max_length=8, description="Random views of the training images, in this order.")
-    restart: bool = Field(False, description="Empty the optimiser's state at each drop of a step schedule.")
+    restart: bool = Field(False, description="Empty the optimiser's state at each milestone of a step schedule.")
 
     @model_validator(mode="after")
     def _restart_needs_drops(self) -> "Recipe":
         if self.restart and not isinstance(self.schedule, Drops):
-            raise ValueError("restart needs the schedule `step`: no other has drops")
+            raise ValueError("restart needs the schedule `step`: no other has milestones")
         return self
 
-    def over(self, job: "Recipe") -> "Recipe":
-        """This recipe with all that it leaves unsaid taken from the job's."""
-        return job.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+    def over(self, job: "Recipe", *, lr: float | None = None) -> "Recipe":
+        """This recipe with all that it leaves unsaid taken from the job's, the rate too unless `lr` says another."""
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        if lr is not None:
+            said["optimizer"] = said.get("optimizer", job.optimizer).model_copy(update={"lr": lr})
+        if "schedule" in said:
+            said["restart"] = self.restart  # the job's milestones are not this schedule's
+        return job.model_copy(update=said)
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate at one step of a fit of `steps` steps."""
@@ -162,7 +171,7 @@ class Recipe(_Part):
 
     def restarts(self, step: int, steps: int) -> bool:
         """Whether the optimiser's state is emptied before this step."""
-        return self.restart and step > 0 and self.rate(step, steps) < self.rate(step - 1, steps)
+        return self.restart and isinstance(self.schedule, Drops) and step in self.schedule.drops(steps)
 
 
 def optimiser(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

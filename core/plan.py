@@ -109,7 +109,7 @@ def plan(
         rows.append(_rows(spec, fit, student, dataset, teacher_dataset, where=where))
     return Plan(
         surgeries=lesson.initialise,
-        fits=tuple(replace(fit, recipe=fit.recipe.over(spec.recipe)) for fit in (*lesson.transfer, train)),
+        fits=tuple(replace(fit, recipe=fit.recipe.over(spec.recipe, lr=fit.lr), lr=None) for fit in (*lesson.transfer, train)),
         rows=tuple(rows),
         seed=spec.seed,
         same_classes=teacher is not None and teacher.classes == student.classes,

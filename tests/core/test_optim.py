@@ -60,6 +60,21 @@ def test_the_optimiser_restarts_at_drops_only_and_only_where_asked() -> None:
         Recipe(schedule=Cosine(), restart=True)
 
 
+def test_an_optimiser_may_restart_without_a_drop() -> None:
+    """AB's published code makes its optimiser anew at three quarters of the transfer, at the same rate."""
+    recipe = Recipe(schedule=Drops(milestones=(0.75,), gamma=1.0), restart=True)
+    assert [step for step in range(8) if recipe.restarts(step, 8)] == [6]
+    assert {recipe.rate(step, 8) for step in range(8)} == {0.1}
+
+
+def test_a_fit_may_take_another_rate_with_the_jobs_optimiser_and_another_schedule_without_the_jobs_restarts() -> None:
+    job = Recipe(optimizer=AdamW(lr=0.3, betas=(0.5, 0.6)), schedule=Drops(), restart=True)
+    own = Recipe(schedule=Constant()).over(job, lr=0.02)
+    assert own.optimizer == AdamW(lr=0.02, betas=(0.5, 0.6))
+    assert not own.restart
+    assert Recipe(epochs=3).over(job).restart
+
+
 def test_a_fits_recipe_states_what_it_needs_and_takes_the_rest_from_the_job() -> None:
     job = Recipe(epochs=100, batch_size=32, optimizer=AdamW(), precision="fp32")
     own = Recipe(epochs=7).over(job)
