@@ -1,5 +1,7 @@
 """The loop: whole steps, what learns, what sleeps, what is told."""
 
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -13,13 +15,13 @@ from core.events import Evaluated, Step
 from core.fit import fit
 from core.method import Clock, Fit, Scene, Term, Weighted
 from core.methods.kd import KD
-from core.objective import parts
+from core.objective import autocast, losses_of, parts
 from core.optim import SGD, Constant, Recipe
 from core.source import Live
 from core.taps import Pair, View
-from core.terms import CrossEntropy
+from core.terms import CrossEntropy, SoftTargets
 from tests.core import toys
-from tests.core.toys import Hint, Job, Toy, spec, squares, tapped
+from tests.core.toys import Drift, Hint, Job, Slope, Toy, spec, squares, tapped
 
 RECIPE = {"epochs": 2, "batch_size": 8, "optimizer": SGD(lr=0.05), "schedule": Constant()}
 
@@ -226,19 +228,70 @@ def test_a_note_is_told_beside_the_losses() -> None:
     assert all(event.values["toy.connector"] > 0 for event in told)
 
 
+class Dtypes(Hint):
+    """A hint that writes down every dtype it meets, and what autocast makes of a product of two fp32 matrices, in each of its methods."""
+
+    def __init__(self) -> None:
+        super().__init__(Pair("conv1", "conv1"), (6, 4))
+        self.seen: dict[str, set[torch.dtype]] = {"target": set(), "forward": set(), "watch": set()}
+        torch.manual_seed(0)
+        torch.nn.init.normal_(self.connector.weight)
+
+    def meet(self, where: str, *views: View) -> None:
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+        self.seen[where] |= {product.dtype, *(value.dtype for view in views for value in (view.logits, *view.at.values()))}
+
+    def target(self, t: View) -> View:
+        self.meet("target", t)
+        return super().target(t)
+
+    def forward(self, scene: Scene) -> Tensor:
+        assert scene.t is not None
+        self.meet("forward", scene.s, scene.t)
+        return super().forward(scene)
+
+    def watch(self, scene: Scene) -> Mapping[str, Tensor]:
+        assert scene.t is not None
+        self.meet("watch", scene.s, scene.t)
+        return super().watch(scene)
+
+
 def test_bf16_runs_the_networks_in_bf16_and_the_losses_in_fp32() -> None:
-    seen = []
+    told: dict[str, list[Step]] = {}
+    for precision, inside in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        hint, made = Dtypes(), set[tuple[str, torch.dtype]]()
+        bench = bench_of({**TASK, "hint": Weighted(hint, 1.0), "slope": Weighted(Slope(), 1.0)}, precision=precision)
+        assert bench.teacher is not None
 
-    class Looking(Term):
-        def forward(self, scene: Scene) -> Tensor:
-            assert scene.t is not None
-            seen.append((scene.s.logits.dtype, scene.t.logits.dtype))
-            return (scene.s.logits.float() - scene.t.logits.float()).square().mean()
+        def note(who: str, made: set[tuple[str, torch.dtype]] = made) -> Callable[..., None]:
+            return lambda module, args, output: made.add((who, output.dtype)) if module.training == (who == "student") else None
 
-    told = train(bench_of({"look": Weighted(Looking(), 1.0)}, precision="bf16"))
-    assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
-    fp32 = train(bench_of({"look": Weighted(Looking(), 1.0)}, precision="fp32"))
-    assert [event.values["look"] for event in told] == pytest.approx([event.values["look"] for event in fp32], rel=0.1)
+        for who, network in (("student", bench.student), ("teacher", bench.teacher)):
+            network.network.get_submodule("conv1").register_forward_hook(note(who))
+        told[precision] = [event for event in fit(bench, source_of(bench), squares(9)) if isinstance(event, Step)]
+        assert {("student", inside), ("teacher", inside)} <= made
+        assert hint.seen == {"target": {torch.float32}, "forward": {torch.float32}, "watch": {torch.float32}}
+    for narrow, wide in zip(told["bf16"], told["fp32"], strict=True):
+        assert all(math.isfinite(value) for value in narrow.values.values())
+        assert {name: narrow.values[name] for name in wide.values} == pytest.approx(wide.values, rel=0.1)
+    assert [event.values for event in told["bf16"]] != [event.values for event in told["fp32"]]
+
+
+@pytest.mark.parametrize("name", ["task", "kd", "hint", "slope", "drift"])
+def test_a_loss_of_a_bf16_job_is_an_fp32_number_near_the_fp32_jobs(name: str) -> None:
+    found = {}
+    for precision in ("bf16", "fp32"):
+        torch.manual_seed(0)
+        hint = Hint(Pair("conv1", "conv1"), (6, 4))
+        terms: dict[str, Term] = {"task": CrossEntropy(), "kd": SoftTargets(4.0), "hint": hint, "slope": Slope(), "drift": Drift(3)}
+        bench = bench_of({name: Weighted(terms[name], 1.0)}, precision=precision)
+        source = source_of(bench)
+        with autocast(bench):
+            batch, views = source(0, 0, bench.terms)
+        losses, _ = losses_of(bench, batch, views, terms=bench.terms, epoch=0, classes=None)
+        assert losses[name].dtype == torch.float32
+        found[precision] = losses[name].item()
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=0.05)
 
 
 def test_speed_is_counted_in_samples() -> None:
