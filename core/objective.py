@@ -37,16 +37,16 @@ def watched(bench: Bench, batch: Batch, terms: Mapping[str, Term], classes: Tens
     """What some terms measure on one batch of held-out data: eval mode everywhere, no gradients, every module's own mode given back."""
     found: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        for context in (torch.no_grad(), bench.student.quiet()):
+        for context in (torch.no_grad(), bench.examined.quiet()):
             stack.enter_context(context)
         if bench.teacher is not None:
             stack.enter_context(bench.teacher.quiet())
         with autocast(bench):
-            views, shown = targets(bench.teacher, batch.x, terms), bench.student(batch.x)
+            views, shown = targets(bench.teacher, batch.x, terms), bench.examined(batch.x)
         for name, term in terms.items():
             term.eval()
             key = _key(bench, name, "held")
-            found |= term.watch(_scene(bench, batch, shown, views.get(name), term, student=bench.student, classes=classes, key=key))
+            found |= term.watch(_scene(bench, batch, shown, views.get(name), term, student=bench.examined, classes=classes, key=key))
             term.train()
     return found
 

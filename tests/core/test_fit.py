@@ -11,6 +11,7 @@ from torch import Tensor
 from core.bench import Bench
 from core.data import Batch, Batches
 from core.errors import Diverged
+from core.evaluate import evaluate
 from core.events import Evaluated, Step
 from core.fit import fit
 from core.method import Clock, Fit, Scene, Term, Weighted
@@ -292,6 +293,40 @@ def test_a_loss_of_a_bf16_job_is_an_fp32_number_near_the_fp32_jobs(name: str) ->
         assert losses[name].dtype == torch.float32
         found[precision] = losses[name].item()
     assert found["bf16"] == pytest.approx(found["fp32"], rel=0.05)
+
+
+def test_validation_sees_the_average_that_a_hand_makes_of_the_steps() -> None:
+    """By the formula, in float64: step n keeps (n - 1) / (n + 8) of the average, at most 0.3; batch statistics are averaged too."""
+    watched: list[View] = []
+
+    class Watching(Hint):
+        def watch(self, scene: Scene) -> Mapping[str, Tensor]:
+            watched.append(scene.student(scene.x))
+            watched.append(scene.s)
+            return super().watch(scene)
+
+    bench = bench_of({**TASK, "hint": Weighted(Watching(Pair("relu1", "relu1"), (6, 4)), 1.0)}, ema=0.3)
+    network, wanted = tapped(Toy(), ["relu1"], seed=5), dict[str, Tensor]()
+    told = 0
+    for event in fit(bench, source_of(bench), squares(9)):
+        if isinstance(event, Step):
+            kept = min(0.3, (event.step - 1) / (event.step + 8))
+            for name, value in state(bench).items():
+                wanted[name] = kept * wanted[name] + (1 - kept) * value.double() if name in wanted else value.double()
+        if isinstance(event, Evaluated):
+            network.network.load_state_dict(wanted)
+            (*_, values) = evaluate(network, squares(9))
+            (*_, of_the_last_step) = evaluate(bench.student, squares(9))
+            assert values is not None
+            assert of_the_last_step is not None
+            assert event.values["loss"] == pytest.approx(values["loss"], rel=1e-5)
+            assert abs(event.values["loss"] - of_the_last_step["loss"]) > 1e-4 * values["loss"]
+            for view in watched:
+                with torch.no_grad(), network.quiet():
+                    assert torch.allclose(view.logits, network(next(squares(9).batches(9)).x).logits, atol=1e-5)
+            watched.clear()
+            told += 1
+    assert told == 2
 
 
 def test_speed_is_counted_in_samples() -> None:
