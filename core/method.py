@@ -144,6 +144,8 @@ class Method(BaseModel):
     """Where it was published."""
     needs_teacher: ClassVar[bool] = True
     """Whether the job must name a teacher."""
+    pairs_by: ClassVar[Literal["out", "pre"] | None] = None
+    """Which default pairs of taps its lesson takes, in the words of `core.anatomy.match`; None for a method that pairs no taps."""
 
     name: str
 

@@ -51,7 +51,7 @@ def jobs(listed: Iterable[Job]) -> Table:
 def job(one: Job) -> RenderableType:
     """Everything that a person asks of one job."""
     raw = one.raw
-    table = _pairs()
+    table = _fields()
     table.add_row("job", one.id)
     if one.name:
         table.add_row("name", one.name)
@@ -116,6 +116,44 @@ def asset(one: Asset) -> Text:
     return text
 
 
+def taps(listed: Mapping[str, Any]) -> Group:
+    """Every place inside a network with its shape, then its stages."""
+    table = _table("tap", "shape")
+    for each in listed["data"]:
+        table.add_row(str(each["tap"]), _shape(each["shape"]))
+    if not listed["stages"]:
+        return Group(table)
+    stages = _table("stage", "gives", "channels", "enters the activation behind it", "channels")
+    for each in listed["stages"]:
+        before = (each["pre"], str(each["pre_channels"])) if each["pre"] else ("no module", "")
+        stages.add_row(_shape(each["size"]), str(each["out"]), str(each["channels"]), *before)
+    return Group(table, Text(), stages)
+
+
+_KINDS = {"out": "what the stages give", "pre": "what enters the activation behind each stage"}
+
+
+def pairs(suggested: Mapping[str, Any]) -> Group:
+    """For each kind of pairs: which methods take it, the pairs with their shapes, and how to name others; or why there are none."""
+    parts: list[RenderableType] = []
+    for each in suggested["data"]:
+        methods = each["methods"]
+        taken = f"taken by {', '.join(methods)} where a job names no pairs" if methods else "no method takes these by itself"
+        parts.append(Text.assemble((f"{each['kind']}: {_KINDS[each['kind']]}", "bold"), f"; {taken}"))
+        if not each["pairs"]:
+            parts.append(Text.assemble(f"  none: {each['reason']}", ("\n  try: ", "bold"), f"{each['hint']}\n"))
+            continue
+        table = _table("teacher", "shape", "student", "shape")
+        for pair in each["pairs"]:
+            table.add_row(*(word for side in ("teacher", "student") for word in (pair[side]["tap"], _shape(pair[side]["shape"]))))
+        parts.append(table)
+        if methods:
+            named = json.dumps([[pair["teacher"]["tap"], pair["student"]["tap"]] for pair in each["pairs"]])
+            parts.append(Text(f"to name others: --method '{methods[0]}:pairs={named}'", "dim"))
+        parts.append(Text())
+    return Group(*parts)
+
+
 def methods(listed: Sequence[Mapping[str, Any]]) -> Table:
     """One line a method."""
     table = _table("name", "what it is", "reference")
@@ -166,7 +204,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _pairs() -> Table:
+def _fields() -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -183,6 +221,10 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def _progress(one: Job) -> str:

@@ -52,6 +52,8 @@ def test_a_refusal_ends_with_1_and_is_json_on_standard_output(capsys: pytest.Cap
         ["upload", "architecture", "{"],
         ["upload", "dataset", "digits.tar"],
         ["upload", "dataset", "digits.zip", "--size", "32"],
+        ["taps", "ds_1"],
+        ["pairs", "tch_1"],
         ["up", "--device", "tpu"],
         ["up", "--port", "70000"],
     ],
@@ -66,8 +68,8 @@ def test_wrong_use_ends_with_2_before_anything_is_sent(words: list[str], capsys:
 
 
 def test_every_command_takes_json_and_names_the_service_alike(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = ["submit", "ls", "get", "watch", "logs", "download", "cancel", "pause", "resume", "release", "retry", "methods", "presets"]
-    for words in [*([each] for each in commands), ["key", "make"], ["upload", "dataset"]]:
+    of_jobs = ["submit", "ls", "get", "watch", "logs", "download", "cancel", "pause", "resume", "release", "retry"]
+    for words in [*([each] for each in (*of_jobs, "methods", "presets", "taps", "pairs")), ["key", "make"], ["upload", "dataset"]]:
         assert run([*words, "--help"]) == 0
         told = capsys.readouterr().out
         assert all(option in told for option in ("--json", "--url", "--key", "--data")), words
