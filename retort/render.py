@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
@@ -171,17 +172,9 @@ def presets(listed: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def method(one: Mapping[str, Any]) -> Group:
-    """A method with its parameters, as its schema describes them."""
-    lines = [Text(str(one["name"]), "bold")]
-    lines += [Text(f"{one[name]}\n") for name in ("docs", "reference") if one.get(name)]
-    table = _table("parameter", "type", "default", "what it is")
-    for name, schema in one["params_schema"]["properties"].items():
-        if name == "name":
-            continue
-        default = json.dumps(schema["default"]) if "default" in schema else "required"
-        table.add_row(name, _type(schema), default, str(schema.get("description", "")))
-    return Group(*lines, table, Text(f"use it: --method {one['name']}:parameter=value,…", "dim"))
+def method(one: Mapping[str, Any]) -> Markdown:
+    """The page of a method."""
+    return Markdown(str(one["page"]))
 
 
 def document(one: Mapping[str, Any]) -> Text:
@@ -209,18 +202,6 @@ def _fields() -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     return table
-
-
-def _type(schema: Mapping[str, Any]) -> str:
-    if "anyOf" in schema:
-        return " or ".join(_type(each) for each in schema["anyOf"])
-    if "enum" in schema:
-        return " or ".join(json.dumps(each) for each in schema["enum"])
-    bounds = [f"{sign} {schema[name]:g}" for name, sign in _BOUNDS.items() if isinstance(schema.get(name), int | float)]
-    return " ".join([str(schema.get("type") or schema.get("$ref", "").rpartition("/")[2] or "any"), ", ".join(bounds)]).strip()
-
-
-_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def _shape(shape: Sequence[int]) -> str:

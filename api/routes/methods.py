@@ -1,9 +1,8 @@
 """What this service can do: its methods, its presets, its families of networks, and the workers that are there."""
 
 import inspect
-import sys
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -15,7 +14,8 @@ from api.problems import Problem
 from api.shapes import Listing, when
 from core.method import Method
 from core.methods import catalogue
-from core.networks import families
+from core.networks import Family, families
+from core.pages import docs_of, page
 from core.presets import presets
 from db import workers
 
@@ -30,8 +30,12 @@ class MethodCard(BaseModel):
     name: str
     title: str
     reference: str
-    docs: str = Field(description="the idea, the formula, when to use it")
+    docs: str = Field(description="the idea, the formula, when to use it, what it costs")
+    page: str = Field(description="all of this for a person, as Markdown")
     needs_teacher: bool
+    pairs_by: Literal["out", "pre"] | None = Field(
+        description="which pairs of /v1/pairs it takes where a job names none; null if it pairs no taps"
+    )
     params_schema: dict[str, Any] = Field(description="JSON Schema 2020-12 of the object that stands in a job's `methods`")
     defaults: dict[str, Any]
 
@@ -74,40 +78,35 @@ class Capabilities(BaseModel):
     workers: list[WorkerCard]
 
 
-def _title(docs: str) -> str:
-    return docs.partition("\n")[0].strip()
-
-
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
     return {"$schema": DIALECT, **model.model_json_schema(mode="validation")}
 
 
 def _method(name: str, method: type[Method]) -> MethodCard:
-    docs = inspect.cleandoc(sys.modules[method.__module__].__doc__ or method.__doc__ or "")
+    docs = docs_of(method)
     defaults = {key: field.get_default(call_default_factory=True) for key, field in method.model_fields.items() if not field.is_required()}
     plain = method.model_construct(**{**defaults, "name": name}).model_dump(mode="json", include=set(defaults))
     return MethodCard(
         name=name,
-        title=_title(docs),
+        title=docs.title,
         reference=method.reference,
-        docs=docs,
+        docs=docs.text,
+        page=page(name, method),
         needs_teacher=method.needs_teacher,
+        pairs_by=method.pairs_by,
         params_schema=_schema(method),
         defaults=plain,
     )
 
 
+def _family(name: str, family: type[Family]) -> FamilyCard:
+    docs = inspect.cleandoc(family.__doc__ or "")
+    title, _, _ = docs.partition("\n")
+    return FamilyCard(name=name, title=title, reference=family.reference, docs=docs, params_schema=_schema(family))
+
+
 METHODS = {name: _method(name, method) for name, method in sorted(catalogue().items())}
-FAMILIES = [
-    FamilyCard(
-        name=name,
-        title=_title(inspect.cleandoc(family.__doc__ or "")),
-        reference=family.reference,
-        docs=inspect.cleandoc(family.__doc__ or ""),
-        params_schema=_schema(family),
-    )
-    for name, family in sorted(families().items())
-]
+FAMILIES = [_family(name, family) for name, family in sorted(families().items())]
 
 
 @router.get("/methods", summary="List the methods")

@@ -5,6 +5,7 @@ import jsonschema
 
 from core.methods import catalogue
 from core.networks import families, parse
+from core.pages import page
 from core.presets import presets
 from core.spec import JobSpec
 from db import workers
@@ -16,7 +17,9 @@ def test_every_method_is_told_with_a_schema_that_its_defaults_meet(http: httpx.C
     assert [each["name"] for each in listed] == sorted(catalogue())
     for each in listed:
         assert each == http.get(f"/v1/methods/{each['name']}").json()
-        assert each["title"]
+        assert each["title"] == each["docs"].splitlines()[0]
+        assert each["page"] == page(each["name"], catalogue()[each["name"]])
+        assert each["pairs_by"] == catalogue()[each["name"]].pairs_by
         assert each["reference"]
         assert "2020-12" in each["params_schema"]["$schema"]
         jsonschema.Draft202012Validator.check_schema(each["params_schema"])

@@ -25,6 +25,7 @@ from core.methods.kd import KD
 from core.networks import Family
 from core.objective import losses_of
 from core.optim import SGD, Constant, Recipe
+from core.pages import docs_of
 from core.source import Live
 from tests.core import toys
 from tests.core.toys import Job, Toy, ToyMethod, spec, tapped
@@ -87,9 +88,14 @@ def test_the_name_is_the_files_name_and_the_file_reads_like_its_paper(name: str)
     kind = catalogue()[name]
     assert kind.model_fields["name"].default == name
     assert inspect.getmodule(kind).__name__ == f"core.methods.{name}"  # type: ignore[union-attr]
-    text = inspect.getmodule(kind).__doc__ or ""
-    assert ">>>" in text
-    assert "Reference:" in text
+    docs = docs_of(kind)
+    assert 20 < len(docs.title) <= 120
+    assert "\n\n    " in docs.idea, "no formula: an indented line"
+    assert docs.use, 'no paragraph begins "Use it"'
+    assert docs.cost, 'no paragraph begins "Cost:"'
+    assert ">>>" in docs.by_hand, "no doctest between the cost and the reference"
+    assert docs.reference, 'no paragraph begins "Reference:"'
+    assert len(inspect.getsource(inspect.getmodule(kind)).splitlines()) <= 150  # type: ignore[arg-type]
     assert len(kind.reference) > 20
     assert kind.__doc__
     assert all(field.description for field_name, field in kind.model_fields.items() if field_name != "name")
