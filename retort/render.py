@@ -1,10 +1,12 @@
 """What a person reads: tables of jobs and assets, one of them in full, methods, and errors that say what to try."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import yaml
 from rich.console import Group, RenderableType
 from rich.markdown import Markdown
 from rich.table import Table
@@ -164,12 +166,22 @@ def methods(listed: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def presets(listed: Sequence[Mapping[str, Any]]) -> Table:
-    """One line a preset."""
-    table = _table("name", "methods", "what it is")
+    """One line a preset: its name, and the first sentence of its note."""
+    table = _table("name", "what it is")
     for each in listed:
-        taught = " + ".join(str(method["name"]) for method in each["spec"].get("methods", ())) or "none"
-        table.add_row(str(each["name"]), taught, str(each["note"]))
+        table.add_row(str(each["name"]), _first_sentence(str(each["note"])))
     return table
+
+
+def preset(one: Mapping[str, Any]) -> Group:
+    """A preset in full: its note, its published row where it has one, its spec, and how to begin with it."""
+    told = {field: one[field] for field in ("networks", "published", "spec") if one.get(field) is not None}
+    return Group(
+        Text(str(one["name"]), "bold"),
+        Text(f"{one['note']}\n"),
+        Text(yaml.safe_dump(told, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)),
+        Text(f"begin with it: retort submit --preset {one['name']} --teacher tch_… --student arc_… --dataset ds_…", "dim"),
+    )
 
 
 def method(one: Mapping[str, Any]) -> Markdown:
@@ -202,6 +214,11 @@ def _fields() -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     return table
+
+
+def _first_sentence(words: str) -> str:
+    """Up to the first full stop that a capital letter follows: not to that of an "et al. 2019" or of a number."""
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", words.strip(), maxsplit=1)[0]
 
 
 def _shape(shape: Sequence[int]) -> str:

@@ -1,6 +1,7 @@
 """What this service can do: its methods, its presets, its families of networks, and the workers that are there."""
 
 import inspect
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -44,7 +45,11 @@ class PresetCard(BaseModel):
     """Settings by name, such as those of a published row."""
 
     name: str
-    note: str = Field(description="where the settings come from, and what they are for")
+    note: str = Field(description="where the settings come from, and what they are for; its first sentence says what it is")
+    networks: dict[Literal["teacher", "student"], dict[str, Any]] | None = Field(
+        description="the architectures of the published row: to upload them, and no part of the spec"
+    )
+    published: dict[str, Any] | None = Field(description="the published figure and its source")
     spec: dict[str, Any] = Field(description="a job spec without the ids of the teacher, the student and the dataset")
 
 
@@ -126,7 +131,7 @@ def get_method(caller: Caller, name: Name) -> MethodCard:
 @router.get("/presets", summary="List the presets")
 def list_presets(caller: Caller) -> Listing[PresetCard]:
     """Whole job specs, such as published rows: fill in the ids and submit one."""
-    return Listing(data=[_preset(name) for name in presets()])
+    return Listing(data=[preset_card(name, fields) for name, fields in presets().items()])
 
 
 @router.get("/presets/{name}", summary="Get a preset")
@@ -134,12 +139,13 @@ def get_preset(caller: Caller, name: Name) -> PresetCard:
     """One whole job spec without the ids of teacher, student and dataset, and where its settings come from."""
     if name not in presets():
         raise Problem(404, f"there is no preset {name}", hint=nearest(name, presets()))
-    return _preset(name)
+    return preset_card(name, presets()[name])
 
 
-def _preset(name: str) -> PresetCard:
-    fields = presets()[name]
-    return PresetCard(name=name, note=fields["note"], spec={field: value for field, value in fields.items() if field != "note"})
+def preset_card(name: str, fields: Mapping[str, Any]) -> PresetCard:
+    """A preset as the API tells it: what is said about it, and apart from that the spec."""
+    about = {field: fields.get(field) for field in ("note", "networks", "published")}
+    return PresetCard(name=name, **about, spec={field: value for field, value in fields.items() if field not in about})
 
 
 @router.get("/architectures/catalog", summary="List the families of networks", tags=["architectures"])
