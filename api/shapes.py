@@ -99,7 +99,7 @@ class Suggestion(BaseModel):
     """Default pairs of one kind, or why there are none."""
 
     kind: Literal["out", "pre"] = Field(description='"out": what stages give; "pre": what enters the activation behind them')
-    methods: list[str] = Field(description="the methods that take these pairs where a job names none")
+    methods: list[str] = Field(description="the methods whose pairs are made of these where a job names none")
     pairs: list[PairCard] = Field(description="stages of the same size, in order; empty where nothing fits together")
     reason: str | None = Field(description="why there are none")
     hint: str | None = Field(description="what to do then")

@@ -144,8 +144,10 @@ class Method(BaseModel):
     """Where it was published."""
     needs_teacher: ClassVar[bool] = True
     """Whether the job must name a teacher."""
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    """Parameters worth showing. They stand on the method's page, and the conformance suite plays each of them."""
     pairs_by: ClassVar[Literal["out", "pre"] | None] = None
-    """Which default pairs of taps its lesson takes, in the words of `core.anatomy.match`; None for a method that pairs no taps."""
+    """Which pairs of `core.anatomy.match` it makes its own of where a job names none; None for a method that pairs no taps."""
 
     name: str
 

@@ -55,14 +55,13 @@ def docs_of(method: type[Method]) -> Docs:
 def page(name: str, method: type[Method]) -> str:
     """The page of one method, as Markdown."""
     docs = docs_of(method)
-    teacher = "It needs a teacher." if method.needs_teacher else "It needs no teacher."
     sections = {
         "When to use it": docs.use,
         "Cost": docs.cost,
-        "What it looks at": f"{teacher} {_looks_at(name, method)}",
         "Parameters": _parameters(method),
-        "In a job": _entry(name, method),
-        "By hand": docs.by_hand,
+        "Pairs of taps": _pairs(method),
+        "In a job": _entries(name, method),
+        "By hand": docs.by_hand and f"{docs.by_hand}\n\nThese lines run as a test in `core/methods/{name}.py`.",
         "Reference": docs.reference,
     }
     parts = [f"# `{name}`", f"**{docs.title}**", docs.idea]
@@ -92,12 +91,13 @@ def _sentence(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _looks_at(name: str, method: type[Method]) -> str:
+def _pairs(method: type[Method]) -> str:
     if method.pairs_by is None:
-        return "It pairs no taps."
+        return ""
     return (
-        f"Where a job names no `pairs`, it compares {_PAIRS[method.pairs_by]}: stages whose maps have the same size, in order. "
-        "`retort pairs TEACHER ARCHITECTURE` and `GET /v1/pairs` show which places these are, `retort taps ID` all that there are."
+        "`pairs` may name any places of the two networks: `retort taps ID` lists them. "
+        f"Left out, they are made of {_PAIRS[method.pairs_by]}, where the maps have the same size, in order: "
+        f"`retort pairs TEACHER ARCHITECTURE` and `GET /v1/pairs` show these, as the kind `{method.pairs_by}`."
     )
 
 
@@ -143,14 +143,13 @@ def _number(value: float) -> str:
     return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
 
 
-def _entry(name: str, method: type[Method]) -> str:
-    fields = method.model_json_schema()["properties"]
-    defaults = {field: schema["default"] for field, schema in fields.items() if schema.get("default") is not None}
-    entry = json.dumps({"name": name, **defaults}, ensure_ascii=False)
-    number = next((f":{field}={value}" for field, value in defaults.items() if isinstance(value, int | float)), "")
+def _entries(name: str, method: type[Method]) -> str:
+    teacher = "The job must name a teacher." if method.needs_teacher else "The job need not name a teacher."
+    entries = "\n".join(json.dumps({"name": name, **example}) for example in method.examples)
+    plain = (f":{field}={json.dumps(value)}" for field, value in method.examples[0].items() if isinstance(value, int | float))
     return (
-        f'```json\n"methods": [{entry}]\n```\n\nThese are the defaults: `{{"name": "{name}"}}` alone means the same. '
-        f"Methods add up: others may stand beside it. On the command line it is `retort submit --method {name}{number} …`."
+        f"Each line is an entry of its `methods`, beside which others may stand; what is left out has its default. {teacher}\n\n"
+        f"```json\n{entries}\n```\n\nOn the command line: `retort submit --method {name}{next(plain, '')} …`."
     )
 
 

@@ -141,7 +141,7 @@ def pairs(suggested: Mapping[str, Any]) -> Group:
     parts: list[RenderableType] = []
     for each in suggested["data"]:
         methods = each["methods"]
-        taken = f"taken by {', '.join(methods)} where a job names no pairs" if methods else "no method takes these by itself"
+        taken = f"where a job names none, those of {', '.join(methods)} are made of these" if methods else "no method takes these by itself"
         parts.append(Text.assemble((f"{each['kind']}: {_KINDS[each['kind']]}", "bold"), f"; {taken}"))
         if not each["pairs"]:
             parts.append(Text.assemble(f"  none: {each['reason']}", ("\n  try: ", "bold"), f"{each['hint']}\n"))

@@ -35,7 +35,7 @@ class MethodCard(BaseModel):
     page: str = Field(description="all of this for a person, as Markdown")
     needs_teacher: bool
     pairs_by: Literal["out", "pre"] | None = Field(
-        description="which pairs of /v1/pairs it takes where a job names none; null if it pairs no taps"
+        description="which kind of /v1/pairs its pairs are made of where a job names none; null if it pairs no taps"
     )
     params_schema: dict[str, Any] = Field(description="JSON Schema 2020-12 of the object that stands in a job's `methods`")
     defaults: dict[str, Any]

@@ -1,6 +1,5 @@
 """Suggested pairs: which places of a teacher and of a student a method compares where a job names none."""
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
@@ -11,7 +10,6 @@ from api.shapes import PairCard, Pairs, Suggestion, TapCard
 from api.submission import anatomy, ready
 from core.anatomy import Anatomy, match
 from core.errors import Refused
-from core.method import Method
 from core.methods import catalogue
 
 router = APIRouter(prefix="/v1", tags=["pairs"])
@@ -19,14 +17,9 @@ router = APIRouter(prefix="/v1", tags=["pairs"])
 Kind = Literal["out", "pre"]
 
 
-def takers(kind: Kind, methods: Mapping[str, type[Method]]) -> list[str]:
-    """The names of the methods whose default pairs are of this kind."""
-    return sorted(name for name, method in methods.items() if method.pairs_by == kind)
-
-
 def suggest(kind: Kind, teacher: Anatomy, student: Anatomy) -> Suggestion:
     """The default pairs of one kind; where there are none, the reason stands in their place."""
-    methods = takers(kind, catalogue())
+    methods = [name for name, method in catalogue().items() if method.pairs_by == kind]
     try:
         pairs = match(teacher, student, kind)
     except Refused as refused:

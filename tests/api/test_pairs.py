@@ -2,15 +2,10 @@
 
 import json
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import httpx
-import pytest
 
-from api.routes.pairs import takers
-from core.method import Method
-from core.methods import catalogue
-from core.methods.kd import KD
 from db.session import Database
 from tests.api.lab import ONE_DATABASE, STUDENT, Lab, User, equip
 from tests.retort.service import call
@@ -36,7 +31,9 @@ def test_both_kinds_are_suggested_with_the_shapes_of_both_sides(user: User, data
             for tap, (wide, narrow) in zip(taps, shapes, strict=True)
         ]
         assert (told[kind]["reason"], told[kind]["hint"]) == (None, None)
-        assert told[kind]["methods"] == [name for name, method in sorted(catalogue().items()) if method.pairs_by == kind]
+    assert {"at", "fsp"} <= set(told["out"]["methods"])
+    assert {"ab", "fitnet"} <= set(told["pre"]["methods"])
+    assert "kd" not in told["out"]["methods"] + told["pre"]["methods"]
 
 
 @ONE_DATABASE
@@ -74,6 +71,7 @@ def test_the_command_shows_pairs_and_taps_as_tables_and_as_json(url: str, user: 
     shown = [" ".join(line.split()) for line in told(url, user, "pairs", lab.teacher, lab.student).splitlines()]
     assert "block2 16 × 4 × 4 block2 4 × 4 × 4" in shown
     assert "block1.relu:in 8 × 8 × 8 block1.relu:in 2 × 8 × 8" in shown
+    assert """to name others: --method 'at:pairs=[["block1", "block1"], ["block2", "block2"]]'""" in shown
     answer = user.http.get("/v1/pairs", params={"teacher": lab.teacher, "architecture": lab.student}).json()
     assert json.loads(told(url, user, "pairs", lab.teacher, lab.student, "--json")) == answer
     shown = [" ".join(line.split()) for line in told(url, user, "taps", lab.student).splitlines()]
@@ -86,15 +84,3 @@ def test_the_command_shows_why_there_are_no_pairs(url: str, user: User, lab: Lab
     shown = told(url, user, "pairs", lab.teacher, lab.student)
     assert shown.count("none: the teacher (mlp) has no maps with a height and a width") == 2
     assert "try: name the pairs yourself" in shown
-
-
-@pytest.mark.parametrize(("kind", "names"), [("out", ["map"]), ("pre", ["sign"])])
-def test_who_takes_a_kind_of_pairs_is_what_the_methods_say(kind: Literal["out", "pre"], names: list[str]) -> None:
-    class Map(KD):
-        pairs_by: ClassVar[Literal["out", "pre"] | None] = "out"
-
-    class Sign(KD):
-        pairs_by: ClassVar[Literal["out", "pre"] | None] = "pre"
-
-    methods: dict[str, type[Method]] = {"sign": Sign, "kd": KD, "map": Map}
-    assert takers(kind, methods) == names

@@ -15,7 +15,6 @@ from core.methods import catalogue
 from core.methods.kd import KD
 from core.optim import Linear
 from core.pages import docs_of, page, pages
-from core.spec import JobSpec
 from core.taps import Pair
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "methods"
@@ -25,6 +24,7 @@ class Toy(Method):
     """Fields of every sort."""
 
     reference: ClassVar[str] = "none"
+    examples = ({"margin": 0.5}, {"margin": 1, "variant": "official"})
     needs_teacher: ClassVar[bool] = False
     pairs_by: ClassVar[Literal["out", "pre"] | None] = "pre"
 
@@ -56,10 +56,9 @@ def test_a_page_reads_in_markdown_as_it_does_in_the_file(name: str) -> None:
     code = "".join(token.content for token in found if token.type == "code_block")
     indented = [line.removeprefix("    ") for line in docs.text.splitlines() if line.startswith("    ")]
     assert [line for line in code.splitlines() if line] == indented
-    (example,) = (token.content for token in found if token.type == "fence" and token.info == "json")
-    methods = json.loads(f"{{{example}}}")["methods"]
-    ids = {"student": {"architecture": "arc_1"}, "teacher": "tch_1", "dataset": {"id": "ds_1"}, "teacher_dataset": {"id": "ds_2"}}
-    assert JobSpec.model_validate({**ids, "methods": methods}).methods == (catalogue()[name](name=name),)
+    (entries,) = (token.content for token in found if token.type == "fence" and token.info == "json")
+    methods = [json.loads(line) for line in entries.splitlines()]
+    assert methods == [{"name": name, **example} for example in catalogue()[name].examples]
 
 
 def test_the_parts_of_a_docstring_are_told_apart() -> None:
@@ -85,9 +84,19 @@ def test_parameters_stand_in_a_table_with_their_types_bounds_and_defaults() -> N
     ]
 
 
-def test_a_page_says_whether_a_teacher_is_needed_and_which_pairs_are_taken() -> None:
-    assert "It needs a teacher. It pairs no taps." in page("kd", KD)
-    assert "It needs no teacher. Where a job names no `pairs`, it compares what enters the activation" in page("toy", Toy)
+def test_a_page_says_whether_a_teacher_is_needed_and_what_the_pairs_are_made_of() -> None:
+    kd, toy = page("kd", KD), page("toy", Toy)
+    assert "The job must name a teacher." in kd
+    assert "The job need not name a teacher." in toy
+    assert "Pairs of taps" not in kd
+    assert "Left out, they are made of what enters the activation behind each stage" in toy
+
+
+def test_the_examples_of_a_method_are_entries_of_a_job() -> None:
+    made = page("toy", Toy)
+    assert '```json\n{"name": "toy", "margin": 0.5}\n{"name": "toy", "margin": 1, "variant": "official"}\n```' in made
+    assert "`retort submit --method toy:margin=0.5 …`" in made
+    assert "`retort submit --method kd …`" in page("kd", KD)
 
 
 def test_the_index_names_every_method_with_its_title() -> None:
