@@ -140,7 +140,8 @@ def get_preset(caller: Caller, name: Name) -> PresetCard:
 
 def _preset(name: str) -> PresetCard:
     fields = presets()[name]
-    return PresetCard(name=name, note=fields["note"], spec={field: value for field, value in fields.items() if field != "note"})
+    spec = {field: value for field, value in fields.items() if field not in ("note", "networks", "published")}
+    return PresetCard(name=name, note=fields["note"], spec=spec)
 
 
 @router.get("/architectures/catalog", summary="List the families of networks", tags=["architectures"])
