@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
@@ -159,6 +159,36 @@ def match(teacher: Anatomy, student: Anatomy, what: Literal["out", "pre"] = "out
         assert s.pre is not None
         pairs.append(Pair(t.pre, s.pre))
     return tuple(pairs)
+
+
+class Joint(NamedTuple):
+    """A pair with the shapes, without the batch, that the two networks have there."""
+
+    pair: Pair
+    teacher: Shape
+    student: Shape
+
+
+def join(
+    pairs: Sequence[Pair], teacher: Anatomy | None, student: Anatomy, what: Literal["out", "pre"], *, maps: bool, same_size: bool
+) -> tuple[Joint, ...]:
+    """A method's `pairs`, or those that `match` finds where it has none, with the shapes of both ends.
+
+    `Refused` under /pairs for a tap that does not exist, for one without height and width where `maps` are needed, and, with
+    `same_size`, for ends whose maps differ in height or width.
+    """
+    assert teacher is not None, "plan refuses a method that needs a teacher where there is none"
+    found = []
+    for k, pair in enumerate(pairs or match(teacher, student, what, where="/pairs")):
+        joint = Joint(pair, teacher.require(pair.teacher, f"/pairs/{k}/0"), student.require(pair.student, f"/pairs/{k}/1"))
+        for end, (tap, shape) in enumerate(zip(pair, joint[1:], strict=True)):
+            if maps and len(shape) != 3:
+                raise Refused(f"/pairs/{k}/{end}", f"{tap!r} has the shape {shape}: no height and width", hint="name a tap that shows maps")
+        if same_size and joint.teacher[1:] != joint.student[1:]:
+            reason = f"the teacher's {pair.teacher!r} has the shape {joint.teacher}, the student's {pair.student!r} {joint.student}"
+            raise Refused(f"/pairs/{k}", f"{reason}: height and width must be equal", hint="GET /v1/pairs suggests pairs that fit")
+        found.append(joint)
+    return tuple(found)
 
 
 def _checked(

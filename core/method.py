@@ -144,6 +144,10 @@ class Method(BaseModel):
     """Where it was published."""
     needs_teacher: ClassVar[bool] = True
     """Whether the job must name a teacher."""
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
+    """Parameters worth showing. They stand on the method's page, and the conformance suite plays each of them."""
+    pairs_by: ClassVar[Literal["out", "pre"] | None] = None
+    """Which default pairs its lesson takes (`core.anatomy.match`): None for a method that looks at no taps."""
 
     name: str
 

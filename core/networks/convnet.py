@@ -45,7 +45,8 @@ class ConvNet(nn.Module):
 class Convnet(Family):
     """A plain convolutional network: one block of conv 3x3, batch norm and ReLU for each entry of `channels`.
 
-    The size halves from block to block. Weights: `block1.conv`, `block1.bn`, ..., `fc`.
+    The size halves from block to block. Weights: `block1.conv`, `block1.bn`, ..., `fc`. The default channels at 3 input channels
+    and 10 classes have 24,346 parameters.
     """
 
     reference: ClassVar[str] = "Simonyan and Zisserman, Very Deep Convolutional Networks, ICLR 2015 (the small 3x3 kernels)"

@@ -30,7 +30,8 @@ class MLP(nn.Module):
 class Mlp(Family):
     """A multilayer perceptron. An image is laid flat, channel by channel, row by row.
 
-    Weights: `linear1`, `linear2`, ... for the hidden layers and `fc` for the outputs; `relu1`, `relu2`, ... lie between.
+    Weights: `linear1`, `linear2`, ... for the hidden layers and `fc` for the outputs; `relu1`, `relu2`, ... lie between. One
+    hidden layer of 128 between 784 inputs and 10 classes has 101,770 parameters.
     """
 
     reference: ClassVar[str] = "Rosenblatt, Principles of Neurodynamics, 1962; with the ReLU of Nair and Hinton, ICML 2010"

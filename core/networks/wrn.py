@@ -67,7 +67,8 @@ class Wrn(Family):
 
     The groups `block1`, `block2`, `block3` give raw sums; the batch norm and ReLU that follow stand at the head of the next
     group (`block2.0.bn1`, `block2.0.relu1`) and, after the last, at `bn` and `relu`. Weights: `conv1`, `block1.0.bn1`,
-    `block1.0.conv1`, `block1.0.bn2`, `block1.0.conv2`, `block1.0.shortcut` where the shape changes, ..., `bn`, `fc`.
+    `block1.0.conv1`, `block1.0.bn2`, `block1.0.conv2`, `block1.0.shortcut` where the shape changes, ..., `bn`, `fc`. WRN-10-1, 16-2,
+    10-4, 16-4 and 22-4 at 3 input channels and 10 classes have 77,850, 691,674, 1,198,810, 2,748,890 and 4,298,970 parameters.
     """
 
     reference: ClassVar[str] = "Zagoruyko and Komodakis, Wide Residual Networks, BMVC 2016"

@@ -26,14 +26,21 @@ from core.networks import Family
 from core.objective import losses_of
 from core.optim import SGD, Constant, Recipe
 from core.source import Live
+from core.taps import Pair
 from tests.core import toys
 from tests.core.toys import Job, Toy, ToyMethod, spec, tapped
 
 TEACHER, STUDENT = Toy(width=6), Toy(width=4)
-METHODS: dict[str, type[Method]] = {**catalogue(), "toy": ToyMethod}
 DATA = {"teacher_dataset": {"id": "ds_2", "validation": 0.0}}
 
-every_method = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)
+METHODS: dict[str, type[Method]] = {**catalogue(), "toy": ToyMethod}
+PLAYED = {
+    ":".join([name, *(f"{key}={value}" for key, value in example.items())]): kind.model_validate({"name": name, **example})
+    for name, kind in METHODS.items()
+    for example in kind.examples
+}
+every_kind = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)
+every_method = pytest.mark.parametrize("method", PLAYED.values(), ids=PLAYED)
 
 
 @cache
@@ -47,20 +54,16 @@ def made(*methods: Method, student: Family = STUDENT, initial: int = 0, **asked:
     return toys.make(spec(*methods, **DATA | asked), teacher=TEACHER, student=student, initial=initial, teacher_weights=wise())
 
 
-def lesson(kind: type[Method]) -> Lesson:
+def lesson(method: Method) -> Lesson:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return kind(name=kind.model_fields["name"].default).lesson(measure(TEACHER), measure(STUDENT))
+        return method.lesson(measure(TEACHER), measure(STUDENT))
 
 
-def method(kind: type[Method]) -> Method:
-    return kind(name=kind.model_fields["name"].default)
-
-
-def alone(kind: type[Method], *, steps: int, twin: bool = False) -> list[tuple[str, Bench, Live]]:
+def alone(method: Method, *, steps: int, twin: bool = False) -> list[tuple[str, Bench, Live]]:
     """A bench for each term of each fit of a method, with that term alone at weight 1."""
     found = []
-    for fit_of in (*lesson(kind).transfer, Fit(lesson(kind).train, Recipe())):
+    for fit_of in (*lesson(method).transfer, Fit(lesson(method).train, Recipe())):
         for name in fit_of.terms:
             term = fit_of.terms[name].term
             student = tapped(TEACHER if twin else STUDENT, term.student_taps, seed=3)
@@ -96,20 +99,19 @@ def test_the_name_is_the_files_name_and_the_file_reads_like_its_paper(name: str)
 
 
 @every_method
-def test_the_schema_round_trips_and_unknown_keys_are_refused(kind: type[Method]) -> None:
-    value = method(kind)
-    document = value.model_dump(mode="json")
-    jsonschema.validate(document, kind.model_json_schema())
-    assert kind.model_validate(document) == value
+def test_the_schema_round_trips_and_unknown_keys_are_refused(method: Method) -> None:
+    document = method.model_dump(mode="json")
+    jsonschema.validate(document, method.model_json_schema())
+    assert type(method).model_validate(document) == method
     with pytest.raises(ValidationError, match="Extra inputs"):
-        kind.model_validate({**document, "no_such_parameter": 1})
+        type(method).model_validate({**document, "no_such_parameter": 1})
 
 
 @every_method
-def test_a_lesson_is_pure(kind: type[Method]) -> None:
+def test_a_lesson_is_pure(method: Method) -> None:
     teacher, student = measure(TEACHER), measure(STUDENT)
     before = (teacher.model_dump_json(), student.model_dump_json())
-    first, second = lesson(kind), lesson(kind)
+    first, second = lesson(method), lesson(method)
     assert (teacher.model_dump_json(), student.model_dump_json()) == before
     assert list(first.train) == list(second.train)
     assert len(first.initialise) == len(second.initialise)
@@ -124,15 +126,15 @@ def test_a_lesson_is_pure(kind: type[Method]) -> None:
 
 
 @every_method
-def test_term_names_are_their_own(kind: type[Method]) -> None:
-    names = {name for fit_of in (*lesson(kind).transfer, Fit(lesson(kind).train, Recipe())) for name in fit_of.terms}
+def test_term_names_are_their_own(method: Method) -> None:
+    names = {name for fit_of in (*lesson(method).transfer, Fit(lesson(method).train, Recipe())) for name in fit_of.terms}
     assert not names & {"task", "loss", "lr"}
     assert not any("/" in name for name in names)
 
 
 @every_method
-def test_each_term_is_a_finite_scalar_with_a_gradient_in_the_student_and_none_in_the_teacher(kind: type[Method]) -> None:
-    for name, bench, source in alone(kind, steps=3):
+def test_each_term_is_a_finite_scalar_with_a_gradient_in_the_student_and_none_in_the_teacher(method: Method) -> None:
+    for name, bench, source in alone(method, steps=3):
         loss = loss_of(bench, source)
         assert loss.shape == (), name
         assert loss.isfinite(), name
@@ -146,8 +148,8 @@ def test_each_term_is_a_finite_scalar_with_a_gradient_in_the_student_and_none_in
 
 
 @every_method
-def test_where_student_and_teacher_are_one_network_each_term_has_its_stated_optimum(kind: type[Method]) -> None:
-    for name, bench, source in alone(kind, steps=3, twin=True):
+def test_where_student_and_teacher_are_one_network_each_term_has_its_stated_optimum(method: Method) -> None:
+    for name, bench, source in alone(method, steps=3, twin=True):
         term = bench.terms[name]
         if term.optimum is None:
             continue
@@ -159,15 +161,15 @@ def test_where_student_and_teacher_are_one_network_each_term_has_its_stated_opti
 
 
 @every_method
-def test_thirty_steps_lower_each_term(kind: type[Method]) -> None:
-    for name, bench, source in alone(kind, steps=30):
+def test_thirty_steps_lower_each_term(method: Method) -> None:
+    for name, bench, source in alone(method, steps=30):
         told = [event.values[name] for event in fit(bench, source, None) if event is not None]  # type: ignore[union-attr]
         assert sum(told[-3:]) < sum(told[:3]), name
 
 
 @every_method
-def test_the_students_state_dict_keys_are_unchanged_and_it_runs_without_the_engine(kind: type[Method]) -> None:
-    job = made(method(kind))
+def test_the_students_state_dict_keys_are_unchanged_and_it_runs_without_the_engine(method: Method) -> None:
+    job = made(method)
     before = list(job.student.network.state_dict())
     toys.play(job, freeze=False)
     assert list(job.student.network.state_dict()) == before
@@ -176,11 +178,11 @@ def test_the_students_state_dict_keys_are_unchanged_and_it_runs_without_the_engi
 
 
 @every_method
-def test_interrupted_anywhere_and_resumed_equals_uninterrupted(kind: type[Method]) -> None:
+def test_interrupted_anywhere_and_resumed_equals_uninterrupted(method: Method) -> None:
     student = Toy(width=4, dropout=0.2)
-    whole = toys.play(made(method(kind), student=student))
+    whole = toys.play(made(method, student=student))
     for told, blob in whole.kept:
-        again = made(method(kind), student=student, initial=50)
+        again = made(method, student=student, initial=50)
         toys.scramble(again)
         rest = toys.play(again, resume=blob, freeze=False)
         assert whole.events[:told] + rest.events == whole.events
@@ -188,20 +190,19 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(kind: type[Method
 
 
 @every_method
-def test_it_adds_to_kd(kind: type[Method]) -> None:
-    others = [method(kind)] if kind is KD else [method(kind), KD()]
-    job = made(*others)
+def test_it_adds_to_kd(method: Method) -> None:
+    job = made(*([method] if isinstance(method, KD) else [method, KD()]))
     assert "kd" in job.plan.fits[-1].terms
     played = toys.play(job, freeze=False)
     assert all(value.isfinite().all() for value in played.weights.values())
 
 
 @every_method
-def test_a_bad_tap_is_refused_by_name(kind: type[Method]) -> None:
-    if "pairs" not in kind.model_fields:
+def test_a_bad_tap_is_refused_by_name(method: Method) -> None:
+    if "pairs" not in type(method).model_fields or getattr(method, "output", "maps") != "maps":
         return
     for pair, place in (("nowhere", "relu1"), 0), (("relu1", "nowhere"), 1):
-        bad = kind.model_validate({"name": kind.model_fields["name"].default, "pairs": [pair]})
+        bad = method.model_copy(update={"pairs": (Pair(*pair),), "layer_weights": None})
         with pytest.raises(Refused, match="'nowhere'") as caught:
             made(bad)
         assert caught.value.where == f"/methods/0/pairs/0/{place}"

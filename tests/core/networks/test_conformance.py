@@ -1,7 +1,9 @@
 """What every family must keep, run over the whole folder: a new file there is tested by this one."""
 
 import copy
+import itertools
 import runpy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +104,13 @@ def test_every_number_is_bounded_and_what_is_beyond_is_refused_by_name(name: str
 
 
 def numbers(schema: dict[str, Any], path: tuple[str, ...]) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Every number in a JSON schema, with the path of one value that it describes."""
+    """Every number in a JSON schema, with the path of one value that it describes and its bounds."""
+    if "enum" in schema and schema.get("type") == "integer":
+        return [(path, {"minimum": min(schema["enum"]), "maximum": max(schema["enum"])})]
     if schema.get("type") in {"integer", "number"}:
         return [(path, schema)]
+    if "anyOf" in schema:
+        return [found for option in schema["anyOf"] for found in numbers(option, path)]
     parts = schema.get("prefixItems", [schema["items"]] if "items" in schema else [])
     assert schema.get("type") != "array" or "maxItems" in schema, f"{path} has no longest length"
     return [found for k, part in enumerate(parts) for found in numbers(part, (*path, str(k)))]
@@ -175,7 +181,7 @@ def test_every_relu_is_a_module_so_every_pre_activation_can_be_tapped(name: str)
     network = network_of(small(name)).eval()
     called: list[nn.Module] = []
     for module in network.modules():
-        if isinstance(module, nn.ReLU):
+        if isinstance(module, (nn.ReLU, nn.ReLU6)):
             module.register_forward_hook(lambda module, args, output: called.append(module))
     counted = Counted()
     with torch.no_grad(), counted:
@@ -189,7 +195,7 @@ class Counted(Operations):  # type: ignore[no-untyped-call]
     relus = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.relus += func.overloadpacket.__name__ in {"relu", "relu_", "clamp_min", "threshold"}
+        self.relus += func.overloadpacket.__name__ in {"relu", "relu_", "clamp_min", "threshold", "hardtanh", "hardtanh_"}
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
@@ -206,6 +212,24 @@ def test_a_family_with_convolutions_has_stages_that_pair_with_themselves(name: s
         assert anatomy.taps[stage.pre] == (stage.pre_channels, *stage.size)
     assert [pair.teacher for pair in match(anatomy, anatomy)] == [stage.out for stage in anatomy.stages]
     assert [pair.student for pair in match(anatomy, anatomy, "pre")] == [stage.pre for stage in anatomy.stages]
+
+
+@cache
+def anatomy_at_32(name: str) -> Anatomy:
+    return measure(small(name, (3, 32, 32)))
+
+
+IMAGES = [name for name in families() if not takes(name, (64,))]
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.product(IMAGES, repeat=2)))
+def test_any_two_families_pair_at_every_size_that_both_have(one: str, other: str) -> None:
+    teacher, student = anatomy_at_32(one), anatomy_at_32(other)
+    common = [stage.size for stage in teacher.stages if stage.size in {stage.size for stage in student.stages}]
+    assert len(common) >= 2
+    for pairs in (match(teacher, student), match(teacher, student, "pre")):
+        assert [teacher.require(pair.teacher)[1:] for pair in pairs] == common
+        assert [student.require(pair.student)[1:] for pair in pairs] == common
 
 
 @every_family

@@ -11,6 +11,12 @@ def test_its_parameters_are_those_of_its_layers() -> None:
     assert anatomy.parameters == (9 * 1 * 4 + 2 * 4) + (9 * 4 * 8 + 2 * 8) + (8 * 10 + 10)
 
 
+def test_the_default_has_the_stated_number_of_parameters() -> None:
+    anatomy = measure(parse({"family": "convnet", "input": [3, 32, 32], "classes": 10}))
+    layers = sum(9 * a * b + 2 * b for a, b in ((3, 16), (16, 32), (32, 64)))
+    assert anatomy.parameters == layers + 64 * 10 + 10 == 24_346
+
+
 def test_each_block_is_a_stage_of_half_the_size() -> None:
     anatomy = measure(parse({"family": "convnet", "input": [1, 8, 8], "classes": 10, "channels": [4, 8, 16]}))
     assert [(stage.size, stage.out, stage.channels, stage.pre) for stage in anatomy.stages] == [

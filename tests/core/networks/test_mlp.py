@@ -13,6 +13,11 @@ def test_its_parameters_are_those_of_its_layers() -> None:
     assert anatomy.flops == 2 * (64 * 32 + 32 * 16 + 16 * 10)
 
 
+def test_the_default_has_the_stated_number_of_parameters() -> None:
+    anatomy = measure(parse({"family": "mlp", "input": [784], "classes": 10}))
+    assert anatomy.parameters == 784 * 128 + 128 + 128 * 10 + 10 == 101_770
+
+
 def test_without_hidden_layers_it_is_a_linear_classifier() -> None:
     network = parse({"family": "mlp", "input": [3], "classes": 2, "hidden": []}).build()
     network.load_state_dict({"fc.weight": torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, 0.0]]), "fc.bias": torch.tensor([0.5, -1.0])})

@@ -6,8 +6,8 @@ from core.errors import Refused
 from core.networks import families, parse
 
 
-def test_the_zoo_has_the_four_families_of_the_first_issue() -> None:
-    assert {"mlp", "convnet", "resnet", "wrn"} <= families().keys()
+def test_the_zoo_is_that_of_the_distillation_literature() -> None:
+    assert {"mlp", "convnet", "resnet", "wrn", "vgg", "mobilenetv2", "shufflenetv2"} <= families().keys()
 
 
 def test_an_unknown_family_is_refused_with_the_nearest() -> None:

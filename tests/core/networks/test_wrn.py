@@ -15,6 +15,15 @@ def test_the_parameter_counts_are_the_published_ones(depth: int, widen: int, par
     assert measure(parse({"family": "wrn", "depth": depth, "widen": widen, "input": [3, 32, 32], "classes": 10})).parameters == parameters
 
 
+def test_the_size_ratios_are_those_of_the_activation_boundary_table() -> None:
+    def parameters(depth: int, widen: int) -> int:
+        return measure(parse({"family": "wrn", "depth": depth, "widen": widen, "input": [3, 32, 32], "classes": 10})).parameters
+
+    rows = (((22, 4), (10, 4)), ((16, 4), (16, 2)), ((22, 4), (16, 2)), ((22, 4), (10, 1)), ((16, 4), (16, 4)))
+    ratios = [round(100 * parameters(*student) / parameters(*teacher), 1) for teacher, student in rows]
+    assert ratios == [27.9, 25.2, 16.1, 1.8, 100.0]
+
+
 def test_the_parameter_count_of_wrn_16_1_is_the_sum_of_its_layers() -> None:
     def group(into: int, out: int) -> int:
         first = 2 * into + 9 * into * out + 2 * out + 9 * out * out + (into * out if into != out else 0)
