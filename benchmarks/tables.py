@@ -22,8 +22,7 @@ from benchmarks.images import canonical
 from benchmarks.page import page
 from benchmarks.scales import SCALES, Scale, network, words
 from benchmarks.summary import MOST, difference, spread
-from benchmarks.training import Training
-from core.data import DatasetReport
+from benchmarks.training import Bed, Training
 from core.presets import tables
 from core.presets.table import Table
 
@@ -38,51 +37,6 @@ class Cell:
     row: str
     column: str
     seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Bed:
-    """Where a table is run: the data in canonical form, the folder for the work, how many trainings at once, on what."""
-
-    data: Path
-    report: DatasetReport
-    work: Path
-    jobs: int = 2
-    device: str = "cpu"
-    checkpoint_seconds: float = 60.0
-
-    def network(self, architecture: Mapping[str, Any]) -> dict[str, Any]:
-        """A network for this data, normalising by the measurements of its training images."""
-        whole = {**architecture, "input": list(self.report.input), "classes": self.report.classes}
-        return {"architecture": whole, "normalization": {"mean": list(self.report.mean), "std": list(self.report.std)}}
-
-    def training(
-        self,
-        spec: Mapping[str, Any],
-        student: Mapping[str, Any],
-        teacher: tuple[Mapping[str, Any], Path] | None = None,
-        *,
-        threads: int = 1,
-    ) -> Training:
-        """A job spec without the ids as a training; `teacher` is its architecture and its weights."""
-        whole = {**spec, "student": {"architecture": "arc_0"}, "dataset": {**spec["dataset"], "id": "ds_0"}, "device": self.device}
-        if teacher is not None:
-            whole["teacher"] = "tch_0"
-        task = {
-            "kind": "distil",
-            "spec": whole,
-            "teacher": None if teacher is None else {**self.network(teacher[0]), "classes": list(self.report.class_names)},
-            "student": self.network(student),
-            "dataset": self.report.model_dump(mode="json"),
-            "teacher_dataset": None,
-            "runtime": {
-                "device": self.device,
-                "threads": threads,
-                "checkpoint_seconds": self.checkpoint_seconds,
-                "report_seconds": 5.0,
-            },
-        }
-        return Training(self.work, task, self.data, None if teacher is None else teacher[1])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -118,9 +72,9 @@ def measure(table: Table, scale: Scale, bed: Bed, seeds: Iterable[int]) -> dict[
     seeds, trained from the labels of all images with seed 0. All test images are read once, at a training's end.
     """
     seeds = tuple(seeds)
-    teachers = _teachers(table, scale, bed)
+    teachers = teachers_of(table, scale, bed)
     cells = [Cell(row, column, seed) for seed in seeds for column in table.columns for row in table.rows]
-    trainings = {cell: _training(table, cell, bed, teachers) for cell in cells}
+    trainings = {cell: training_of(table, cell, bed, teachers) for cell in cells}
     outcomes = _carry_out(trainings, bed.jobs)
     runs = [{**dataclasses.asdict(cell), **outcomes[cell]} for cell in cells]
     return {
@@ -168,7 +122,7 @@ class Teacher:
     facts: Mapping[str, Any]
 
 
-def _teachers(table: Table, scale: Scale, bed: Bed) -> dict[str, Teacher]:
+def teachers_of(table: Table, scale: Scale, bed: Bed) -> dict[str, Teacher]:
     """Every teacher of the table by its name, each trained once: on all training images, from the labels, with seed 0."""
     found: dict[str, Teacher] = {}
     for column in table.columns.values():
@@ -185,7 +139,8 @@ def _teachers(table: Table, scale: Scale, bed: Bed) -> dict[str, Teacher]:
     return found
 
 
-def _training(table: Table, cell: Cell, bed: Bed, teachers: Mapping[str, Teacher]) -> Training:
+def training_of(table: Table, cell: Cell, bed: Bed, teachers: Mapping[str, Teacher]) -> Training:
+    """The training of one cell and seed."""
     spec = table.job(cell.row, cell.column)
     spec |= {"seed": cell.seed, "dataset": {**spec["dataset"], "seed": cell.seed, "view_seed": cell.seed}, "exports": []}
     networks = table.columns[cell.column].networks

@@ -1,4 +1,4 @@
-"""One training of a table: a job folder, and the engine's own child process that works on it from its last checkpoint."""
+"""Trainings as the service runs them: a job folder, and the engine's own child process that works on it from its last checkpoint."""
 
 import hashlib
 import json
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.blobs import digest_of
+from core.data import DatasetReport
 from core.errors import EXIT_DIVERGED, EXIT_YIELDED
 from core.events import Refusal, Result, decode
 
@@ -109,6 +110,51 @@ class Training:
         part.write_text(json.dumps(outcome))
         part.replace(finished)
         return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Bed:
+    """Where trainings are carried out: the data in canonical form, the folder for the work, how many at once, on what."""
+
+    data: Path
+    report: DatasetReport
+    work: Path
+    jobs: int = 2
+    device: str = "cpu"
+    checkpoint_seconds: float = 60.0
+
+    def network(self, architecture: Mapping[str, Any]) -> dict[str, Any]:
+        """A network for this data, normalising by the measurements of its training images."""
+        whole = {**architecture, "input": list(self.report.input), "classes": self.report.classes}
+        return {"architecture": whole, "normalization": {"mean": list(self.report.mean), "std": list(self.report.std)}}
+
+    def training(
+        self,
+        spec: Mapping[str, Any],
+        student: Mapping[str, Any],
+        teacher: tuple[Mapping[str, Any], Path] | None = None,
+        *,
+        threads: int = 1,
+    ) -> Training:
+        """A job spec without the ids as a training; `teacher` is its architecture and its weights."""
+        whole = {**spec, "student": {"architecture": "arc_0"}, "dataset": {**spec["dataset"], "id": "ds_0"}, "device": self.device}
+        if teacher is not None:
+            whole["teacher"] = "tch_0"
+        task = {
+            "kind": "distil",
+            "spec": whole,
+            "teacher": None if teacher is None else {**self.network(teacher[0]), "classes": list(self.report.class_names)},
+            "student": self.network(student),
+            "dataset": self.report.model_dump(mode="json"),
+            "teacher_dataset": None,
+            "runtime": {
+                "device": self.device,
+                "threads": threads,
+                "checkpoint_seconds": self.checkpoint_seconds,
+                "report_seconds": 5.0,
+            },
+        }
+        return Training(self.work, task, self.data, None if teacher is None else teacher[1])
 
 
 def _figures(values: Mapping[str, Any]) -> dict[str, Any]:

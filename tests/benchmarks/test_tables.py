@@ -12,7 +12,8 @@ import pytest
 from benchmarks.images import canonical
 from benchmarks.page import page
 from benchmarks.scales import FULL, SMALL, Scale, words
-from benchmarks.tables import Bed, measure, summarise
+from benchmarks.tables import Cell, measure, summarise, teachers_of, training_of
+from benchmarks.training import Bed
 from core.events import Checkpointed, decode
 from core.presets import tables
 from core.presets.table import Networks, Table
@@ -73,37 +74,25 @@ def test_a_table_is_run_killed_resumed_and_read_back(bed: Bed) -> None:
     assert result["runs"][0]["teacher_error"] is None
     assert result["runs"][1]["teacher_error"] == result["teachers"][0]["error"]
 
-    # Both finished students are forgotten, and a child dies in the middle of one of them.
-    finished = [path for path in bed.work.glob("*/result.json") if not (path.parent / "out" / "export").exists()]
-    assert len(finished) == 2
-    before = {path: path.read_text() for path in finished}
-    victim = finished[0].parent
-    finished[0].unlink()
-    training = _training_in(bed, victim)
-    training.prepare()
-    kill_at_its_third_checkpoint(victim)
+    # One result is forgotten, and a child dies in the middle of that training.
+    teachers = teachers_of(tiny(), TINY, bed)
+    lost, kept = (training_of(tiny(), Cell(row, "1+5", 0), bed, teachers).folder for row in ("kd", "none"))
+    untouched = (kept / "result.json").stat().st_mtime_ns
+    (lost / "result.json").unlink()
+    training_of(tiny(), Cell("kd", "1+5", 0), bed, teachers).prepare()
+    kill_at_its_third_checkpoint(lost)
     again = measure(tiny(), TINY, bed, [0])
     assert [run["error"] for run in again["runs"]] == [run["error"] for run in result["runs"]]
-    assert sorted(run["resumed"] for run in again["runs"]) == [False, True]
-    assert finished[1].read_text() == before[finished[1]]
+    assert [run["resumed"] for run in again["runs"]] == [False, True]
+    assert (kept / "result.json").stat().st_mtime_ns == untouched
 
 
-def _training_in(bed: Bed, folder: Path) -> Any:
-    from benchmarks.tables import Cell, _teachers, _training
-
-    teachers = _teachers(tiny(), TINY, bed)
-    return next(t for t in (_training(tiny(), Cell(row, "1+5", 0), bed, teachers) for row in ("none", "kd")) if t.folder == folder)
-
-
-RUNS = [
-    {"row": row, "column": "1+5", "seed": seed, **outcome}
-    for row, outcomes in {
-        "none": [{"error": 20.0}, {"error": 22.0}, {"error": 24.0}],
-        "kd": [{"error": 18.0}, {"error": 21.0}, {"error": 21.0}],
-        "ab_kd": [{"error": 15.0}, {"diverged": "the loss is nan"}, {"error": 17.0}],
-    }.items()
-    for seed, outcome in enumerate(outcomes)
-]
+OUTCOMES: dict[str, list[dict[str, Any]]] = {
+    "none": [{"error": 20.0}, {"error": 22.0}, {"error": 24.0}],
+    "kd": [{"error": 18.0}, {"error": 21.0}, {"error": 21.0}],
+    "ab_kd": [{"error": 15.0}, {"diverged": "the loss is nan"}, {"error": 17.0}],
+}
+RUNS = [{"row": row, "column": "1+5", "seed": seed, **outcome} for row, found in OUTCOMES.items() for seed, outcome in enumerate(found)]
 
 
 def cell_of(row: str) -> dict[str, Any]:

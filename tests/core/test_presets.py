@@ -138,4 +138,4 @@ def test_every_cell_of_a_table_is_a_job_of_its_columns_epochs(table: Any) -> Non
         for row in table.rows:
             spec = spec_of(table.job(row, name))
             transfers = [method.epochs for method in spec.methods if hasattr(method, "epochs")]
-            assert transfers + [spec.recipe.epochs] == (list(column.epochs) if transfers else [sum(column.epochs)])
+            assert [*transfers, spec.recipe.epochs] == (list(column.epochs) if transfers else [sum(column.epochs)])
