@@ -36,6 +36,7 @@ def page(result: Mapping[str, Any]) -> str:
             ("column", "here", "published (CIFAR-10)"),
             [(name, column["here"], column["published"]) for name, column in result["columns"].items()],
         ),
+        f"In all columns here: {'; '.join(result['changes'])}.",
         f"Published errors: {result['source']}.",
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
         f"torch {machine['versions']['torch']}, commit {machine['commit']}.",

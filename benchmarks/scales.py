@@ -1,30 +1,37 @@
 """At which size a published table is run: as published, or small enough for two CPU cores."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.presets.table import Column, Networks, Table
+from core.presets.table import Column, Networks, Row, Table
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The columns of each table that are run, with what is changed in them (a table that is not named is run as it is), and what the
-    teachers' recipe has otherwise than the students'.
+    """The columns of each table that are run, with what is changed in them (a table that is not named is run as it is); what the teachers'
+    recipe has otherwise than the students'; and what methods have otherwise, by their names.
     """
 
     name: str
     columns: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     teacher: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def of(self, name: str, table: Table) -> Table:
         """The table at this scale."""
-        changes = self.columns.get(name)
-        if changes is None:
-            return table
+        changes = self.columns.get(name, {column: {} for column in table.columns})
         # By way of validation: `model_copy` would take a misspelt field.
         columns = {column: Column.model_validate({**dict(table.columns[column]), **change}) for column, change in changes.items()}
-        return table.model_copy(update={"columns": columns})
+        return table.model_copy(update={"columns": columns, "rows": {row: self._row(way) for row, way in table.rows.items()}})
+
+    def _row(self, row: Row) -> Row:
+        def changed(method: Mapping[str, Any]) -> dict[str, Any]:
+            return {**method, **self.methods.get(method["name"], {})}
+
+        transfer = None if row.transfer is None else changed(row.transfer)
+        return row.model_copy(update={"transfer": transfer, "train": tuple(changed(method) for method in row.train)})
 
     def recipe(self, table: Table) -> dict[str, Any]:
         """How a teacher is trained: from the labels, with the recipe of the table but for what the scale says otherwise."""
@@ -41,6 +48,12 @@ def words(column: Column) -> str:
     batch = f", batch {column.batch_size}" if column.batch_size else ""
     networks = f"{network(column.networks.teacher)} to {network(column.networks.student)}"
     return f"{column.epochs[0]}+{column.epochs[1]} epochs, {images}{batch}, {networks}"
+
+
+def changes(scale: Scale) -> list[str]:
+    """What a scale changes in all columns, in words."""
+    told = [f"{name} with {key} {value}" for name, settings in scale.methods.items() for key, value in settings.items()]
+    return [*told, *(f"teachers' recipe: {key} {json.dumps(value)}" for key, value in scale.teacher.items())]
 
 
 def network(architecture: Mapping[str, Any]) -> str:
@@ -83,5 +96,7 @@ SMALL = Scale(
         },
     },
     teacher={"epochs": 6, "batch_size": 128, "schedule": {"name": "cosine", "warmup": 0.05}, "restart": False},
+    # Its loss is a mean over the places of maps of length 1: where maps have a quarter of the places, it counts four times as much.
+    methods={"at": {"weight": 250.0}},
 )
 SCALES = {scale.name: scale for scale in (FULL, SMALL)}

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import machine
 from benchmarks.images import canonical
 from benchmarks.page import page
-from benchmarks.scales import SCALES, Scale, network, words
+from benchmarks.scales import SCALES, Scale, changes, network, words
 from benchmarks.summary import MOST, difference, spread
 from benchmarks.training import Bed, Training
 from core.presets import tables
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "source": published.source,
         "data": {"name": options.data.name.partition(".")[0], "counts": dict(report.counts), "input": list(report.input)},
         "scale": scale.name,
+        "changes": changes(scale),
         **measure(table, scale, bed, range(options.seeds)),
         "machine": machine.describe(),
     }

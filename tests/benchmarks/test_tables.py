@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.images import canonical
 from benchmarks.page import page
-from benchmarks.scales import FULL, SMALL, Scale, words
+from benchmarks.scales import FULL, SMALL, Scale, changes, words
 from benchmarks.tables import Cell, measure, summarise, teachers_of, training_of
 from benchmarks.training import Bed
 from core.events import Checkpointed, decode
@@ -127,6 +127,7 @@ def test_the_page_tells_figures_published_ones_and_what_was_changed() -> None:
             "source": "a paper",
             "data": {"name": "halves", "counts": {"train": 64, "test": 32}},
             "scale": "tiny",
+            "changes": changes(SMALL),
             "seeds": [0, 1, 2],
             "columns": {"1+5": {"here": words(table.columns["1+5"]), "published": words(tables()["ab_epochs"].columns["1+5"])}},
             "rows": {name: row.title for name, row in table.rows.items()},
@@ -140,6 +141,7 @@ def test_the_page_tells_figures_published_ones_and_what_was_changed() -> None:
     assert "| AB+KD | -3.50 (n = 2) |" in told
     assert "| none | +2.00 [-0.48, +4.48] |" in told
     here = "1+5 epochs, 32 images, batch 16, WRN-10-1 with stem stride 2 to WRN-10-1 with stem stride 4"
+    assert "In all columns here: at with weight 250.0; teachers' recipe: epochs 6;" in told
     assert f"| 1+5 | {here} | 1+5 epochs, all images, WRN-22-4 to WRN-16-2 |" in told
 
 
@@ -150,6 +152,9 @@ def test_full_changes_nothing_and_small_keeps_the_budgets_of_the_epochs_table() 
         assert {column: setting.published for column, setting in small.columns.items()} == {
             column: table.columns[column].published for column in small.columns
         }
-        assert small.rows == table.rows
+        assert {row: way for row, way in small.rows.items() if row != "at_kd"} == {
+            row: way for row, way in table.rows.items() if row != "at_kd"
+        }
+        assert [method.get("weight") for method in small.rows["at_kd"].train] == [250.0, 1.0]
     small = SMALL.of("ab_epochs", tables()["ab_epochs"])
     assert [column.epochs for column in small.columns.values()] == [(1, 1), (1, 5), (3, 12), (5, 25)]
