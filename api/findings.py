@@ -81,6 +81,8 @@ def _finding(error: Mapping[str, Any], body: Any, shape: Any) -> Finding:
         return Finding(
             where, kind, f"there is no {context['tag']!r} here", nearest(context["tag"], _QUOTED.findall(context["expected_tags"]))
         )
+    if kind == "union_tag_not_found":
+        return Finding(f"{where}/name", kind, "it needs a name, which says what it is")
     if kind in {"literal_error", "enum"}:
         return Finding(where, kind, detail, nearest(str(error.get("input")), _QUOTED.findall(error["ctx"]["expected"])))
     if kind != "extra_forbidden":

@@ -1,11 +1,13 @@
 """All that changes while a job trains, in one place, so that it can be frozen at any step and thawed elsewhere."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from core.errors import Corrupt, Diverged
 from core.method import Clock, Fit, Term
@@ -34,7 +36,7 @@ class Meters:
 
 
 class Bench:
-    """The student, the terms, the optimiser, the meters and the position (fit, step) of a job.
+    """The student and its average, the terms, the optimiser, the meters and the position (fit, step) of a job.
 
     `steps` are the optimiser steps of one epoch of each fit. `step` counts the steps done in this fit; `told` the
     epochs whose evaluation was told. A step is whole or not begun: nothing between two yields of `fit` is left out of
@@ -59,6 +61,11 @@ class Bench:
     def now(self) -> Fit:
         """The fit that is under way."""
         return self.fits[self.fit]
+
+    @property
+    def examined(self) -> Tapped:
+        """The student that is validated, and given away in the end: the average of its steps where this fit keeps one."""
+        return self.student if self.ema is None else self.ema
 
     @property
     def terms(self) -> dict[str, Term]:
@@ -92,7 +99,7 @@ class Bench:
         return Clock(self.step // self.per_epoch[self.fit], self.now.recipe.epochs, self.step, self.steps)
 
     def enter(self, fit: int) -> None:
-        """Begin a fit: its parameters learn, the others do not, and its optimiser is new. The teacher is frozen."""
+        """Begin a fit: its parameters learn, the others do not, its optimiser is new, and so is its average. The teacher is frozen."""
         self.fit, self.step, self.told = fit, 0, 0
         self.meters = Meters()
         if self.teacher is not None:
@@ -101,10 +108,27 @@ class Bench:
             parameter.requires_grad_(self.learns(name))
         self._learning = dict(self._named_learning())
         self.optimiser = optimiser(self.now.recipe, self._learning.values())
+        averages = self.phase == "train" and self.now.recipe.ema is not None
+        self.ema = copy.deepcopy(self.student).requires_grad_(False).eval() if averages else None
+        self._averages = None if self.ema is None else (_floats(self.ema.network), _floats(self.student.network))
 
     def learns(self, name: str) -> bool:
         """Whether the student's module or parameter of this name learns in this fit."""
         return not self.now.only or any(name == prefix or name.startswith(f"{prefix}.") for prefix in self.now.only)
+
+    def follow(self) -> None:
+        """Move the average towards the student that step `step` has just made, all tensors in one call."""
+        if self._averages is not None:
+            averages, latest = self._averages
+            get_ema_multi_avg_fn(self.now.recipe.decay(self.step))(averages, latest, self.step)  # type: ignore[no-untyped-call]
+
+    def adopt(self) -> None:
+        """Leave the average in the student, for whoever holds it. Twice is as once: a bench frozen afterwards resumes to the same."""
+        if self._averages is not None:
+            averages, latest = self._averages
+            with torch.no_grad():
+                for average, value in zip(averages, latest, strict=True):
+                    value.copy_(average)
 
     def parameters(self) -> list[Tensor]:
         """What the optimiser of this fit moves: the student's parameters that learn, and the terms' own."""
@@ -177,6 +201,8 @@ class Bench:
     def _changing(self) -> Iterator[tuple[str, Tensor]]:
         """Parameters and buffers, of modules that share some too: each name once, tensors perhaps twice."""
         yield from _tensors("student", self.student.network)
+        if self.ema is not None:
+            yield from _tensors("ema", self.ema.network)
         for number, fit in enumerate(self.fits):
             # All fits, not this one: a connector trained in one may be used again in a later one.
             for name, weighted in fit.terms.items():
@@ -188,3 +214,8 @@ class Bench:
 def _tensors(prefix: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         yield f"{prefix}/{name}", tensor
+
+
+def _floats(network: nn.Module) -> list[Tensor]:
+    """What of a network can be averaged: its parameters and the statistics among its buffers. Counters cannot, and eval mode reads none."""
+    return [tensor for tensor in (*network.parameters(), *network.buffers()) if tensor.is_floating_point()]

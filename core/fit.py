@@ -76,6 +76,7 @@ def _step(bench: Bench, source: Source) -> int:
     if recipe.clip is not None:
         torch.nn.utils.clip_grad_norm_(bench.parameters(), recipe.clip)
     bench.optimiser.step()
+    bench.follow()
     bench.meters.add(seen)
     bench.step += 1
     return len(batch.x)
@@ -91,9 +92,9 @@ def _reseed(bench: Bench) -> None:
 
 
 def _examine(bench: Bench, source: Source, held: Rows) -> Iterator[Event | None]:
-    """The student on held-out data: None after every batch, then accuracy, loss, and the means over the samples of what the terms watch."""
+    """What is to be given away, on held-out data: None after every batch, then accuracy, loss, and the means of what the terms watch."""
     values: dict[str, float] = {}
-    for found in evaluate(bench.student, held, device=bench.device):
+    for found in evaluate(bench.examined, held, device=bench.device):
         if found is None:
             yield None
         else:

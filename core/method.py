@@ -55,7 +55,7 @@ class Term(nn.Module):
     student_taps: tuple[Tap, ...] = ()
     teacher: ClassVar[Literal["none", "view", "network"]] = "view"
     differentiates_input: ClassVar[bool] = False
-    """Whether it calls `torch.autograd.grad` itself; then it runs in fp32, outside autocast."""
+    """Whether it calls `torch.autograd.grad` itself; `plan` then asks for its taps only."""
     optimum: ClassVar[float | None] = None
     """Its value where student and teacher are one network, for the conformance tests; None where labels or connectors decide."""
 

@@ -12,23 +12,23 @@ from core.data.rows import Batch
 from core.method import Scene, Term
 from core.random import key_of
 from core.source import targets
-from core.taps import View
+from core.taps import Tapped, View
 
 
 def losses_of(
     bench: Bench, batch: Batch, views: Mapping[str, View], *, terms: Mapping[str, Term], epoch: int, classes: Tensor | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The unweighted losses of some terms on one batch, scalars in fp32 or wider, and what they noted."""
+    """The unweighted losses of some terms on one batch, scalars, and what they noted.
+
+    Autocast ends with the shared pass: every loss is computed in fp32, a term's connectors and its own passes included.
+    """
     with autocast(bench):
         shown = bench.student(batch.x)
     losses: dict[str, Tensor] = {}
     notes: dict[str, Tensor] = {}
     for name, term in terms.items():
-        scene = _scene(bench, batch, shown, views.get(name), term, classes=classes, key=_key(bench, name, epoch))
-        # Second derivatives want fp32: such a term stays outside autocast.
-        with autocast(bench, enabled=not term.differentiates_input):
-            loss = term(scene)
-        losses[name] = loss.to(torch.promote_types(loss.dtype, torch.float32))
+        scene = _scene(bench, batch, shown, views.get(name), term, student=bench.student, classes=classes, key=_key(bench, name, epoch))
+        losses[name] = term(scene)
         notes |= scene.notes
     return losses, notes
 
@@ -37,14 +37,16 @@ def watched(bench: Bench, batch: Batch, terms: Mapping[str, Term], classes: Tens
     """What some terms measure on one batch of held-out data: eval mode everywhere, no gradients, every module's own mode given back."""
     found: dict[str, Tensor] = {}
     with ExitStack() as stack:
-        for context in (torch.no_grad(), autocast(bench), bench.student.quiet()):
+        for context in (torch.no_grad(), bench.examined.quiet()):
             stack.enter_context(context)
         if bench.teacher is not None:
             stack.enter_context(bench.teacher.quiet())
-        views, shown = targets(bench.teacher, batch.x, terms), bench.student(batch.x)
+        with autocast(bench):
+            views, shown = targets(bench.teacher, batch.x, terms), bench.examined(batch.x)
         for name, term in terms.items():
             term.eval()
-            found |= term.watch(_scene(bench, batch, shown, views.get(name), term, classes=classes, key=_key(bench, name, "held")))
+            key = _key(bench, name, "held")
+            found |= term.watch(_scene(bench, batch, shown, views.get(name), term, student=bench.examined, classes=classes, key=key))
             term.train()
     return found
 
@@ -62,16 +64,18 @@ def parts(batch: Batch, views: Mapping[str, View], size: int, accumulate: int) -
         yield Batch(batch.x[cut], batch.y[cut], batch.index[cut], batch.view), theirs
 
 
-def autocast(bench: Bench, *, enabled: bool = True) -> AbstractContextManager[object]:
+def autocast(bench: Bench) -> AbstractContextManager[object]:
     """The precision of this fit: bfloat16 autocast, or none. "auto" is bf16 on a GPU that has it."""
     wanted = bench.now.recipe.precision
     automatic = wanted == "auto" and bench.device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(bench.device.type, torch.bfloat16, enabled=enabled and (wanted == "bf16" or automatic))
+    return torch.autocast(bench.device.type, torch.bfloat16, enabled=wanted == "bf16" or automatic)
 
 
-def _scene(bench: Bench, batch: Batch, shown: View, theirs: View | None, term: Term, *, classes: Tensor | None, key: Tensor) -> Scene:
+def _scene(
+    bench: Bench, batch: Batch, shown: View, theirs: View | None, term: Term, *, student: Tapped, classes: Tensor | None, key: Tensor
+) -> Scene:
     teacher = bench.teacher if term.teacher == "network" else None
-    return Scene(batch.x, batch.y, batch.index, shown, theirs, bench.student, teacher, classes, key)
+    return Scene(batch.x, batch.y, batch.index, shown, theirs, student, teacher, classes, key)
 
 
 def _key(bench: Bench, name: str, when: int | str) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import Tensor
 
 from core.data.augment import Augmentation
@@ -124,7 +124,31 @@ class Cosine(_Schedule):
     final: float = Field(0.0, ge=0, lt=1, description="The fraction of the rate that is left at the end.")
 
     def _after(self, step: int, rising: int, steps: int) -> float:
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
+        return _half_cosine(1.0, self.final, (step - rising) / (steps - rising))
+
+
+class OneCycle(_Part):
+    """The rate rises to its peak and then falls to almost nothing (Smith 2018, arXiv 1803.09820), step by step.
+
+    Along two half cosines, as torch's `OneCycleLR` draws them; the paper has lines, and moves the momentum the other way, which stays
+    here. The rise is the warm-up: there is no other.
+    """
+
+    name: Literal["onecycle"] = "onecycle"
+    rise: float = Field(0.3, gt=0, lt=1, description="The fraction of the fit's steps over which the rate rises to the optimizer's `lr`.")
+    div: float = Field(25.0, ge=1, le=1e6, description="The first step's rate is `lr` divided by this.")
+    final_div: float = Field(1e4, ge=1, le=1e9, description="The last step's rate is the first step's divided by this.")
+
+    def factor(self, step: int, steps: int) -> float:
+        """What the learning rate is multiplied with at one step: a pure function of the step."""
+        peak = self.rise * steps - 1
+        if step < peak:
+            return _half_cosine(1 / self.div, 1.0, step / peak)
+        return _half_cosine(1.0, 1 / (self.div * self.final_div), (step - peak) / (steps - 1 - peak))
+
+
+def _half_cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class Recipe(_Part):
@@ -137,18 +161,42 @@ class Recipe(_Part):
     epochs: int = Field(100, ge=1, le=100_000, description="Passes over the training data.")
     batch_size: int = Field(128, ge=2, le=65_536, description="Samples in one forward pass.")
     optimizer: Annotated[SGD | AdamW, Field(discriminator="name")] = Field(default=SGD(), description="What moves the parameters.")
-    schedule: Annotated[Constant | Drops | Cosine, Field(discriminator="name")] = Field(
+    schedule: Annotated[Constant | Drops | Cosine | OneCycle, Field(discriminator="name")] = Field(
         default=Cosine(), description="How the learning rate moves over the fit."
     )
     task_weight: Weight = Field(1.0, description="The weight of the cross-entropy with the labels.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="`bf16` runs networks under bfloat16 autocast; `auto` is bf16 on a GPU that has it and fp32 elsewhere."
+        "auto",
+        description="`bf16` runs networks under bfloat16 autocast and every loss in fp32; `auto` is bf16 on a GPU that has it, else fp32.",
     )
     accumulate: int = Field(1, ge=1, le=1024, description="Batches whose gradients are averaged into one optimiser step.")
     clip: float | None = Field(None, gt=0, le=1e6, description="The largest L2 norm of a step's whole gradient; none when left out.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="The part of each label that is spread over all classes.")
-    augmentation: tuple[Augmentation, ...] = Field((), max_length=8, description="Random views of the training images, in this order.")
+    augmentation: tuple[Augmentation, ...] = Field(
+        (),
+        max_length=8,
+        description="Random views of the training images: crop, then flip, then cutout, however they are listed, each at most once.",
+    )
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description=(
+            "The decay, such as 0.999, of an exponential moving average of the student: after each step, average = decay × average + "
+            "(1 - decay) × student. Step n, counted from 1, uses (n - 1) / (n + 8) until that reaches this value, so that the average of "
+            "a short job forgets its first steps. The averaged student, batch-norm statistics too, is what is validated, tested and "
+            "exported. Kept in the training itself only: a method's transfer fits make no result. No average when left out."
+        ),
+    )
     restart: bool = Field(False, description="Empty the optimiser's state at each milestone of a step schedule.")
+
+    @field_validator("augmentation")
+    @classmethod
+    def _each_once(cls, steps: tuple[Augmentation, ...]) -> tuple[Augmentation, ...]:
+        # Two of a kind would make the same draws.
+        if len({step.name for step in steps}) < len(steps):
+            raise ValueError("each kind of step may be listed once")
+        return steps
 
     @model_validator(mode="after")
     def _restart_needs_drops(self) -> "Recipe":
@@ -168,6 +216,15 @@ class Recipe(_Part):
     def rate(self, step: int, steps: int) -> float:
         """The learning rate at one step of a fit of `steps` steps."""
         return self.optimizer.lr * self.schedule.factor(step, steps)
+
+    def decay(self, step: int) -> float:
+        """How much of the average one step keeps, under a recipe with `ema`. At step 0 nothing: the average begins as what that step made.
+
+        >>> [Recipe(ema=0.15).decay(step) for step in (0, 1, 9)]
+        [0.0, 0.1, 0.15]
+        """
+        assert self.ema is not None
+        return min(self.ema, step / (step + 9))
 
     def restarts(self, step: int, steps: int) -> bool:
         """Whether the optimiser's state is emptied before this step."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from core.anatomy import Anatomy
+from core.data.augment import Crop, Cutout
 from core.data.report import DatasetReport
 from core.data.split import aside, taken
 from core.errors import Refused
@@ -151,6 +152,13 @@ def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dat
         )
     if spec.recipe.augmentation and len(dataset.input) != 3:
         raise Refused("/recipe/augmentation", "the dataset holds vectors; crops and flips need images", hint="leave augmentation empty")
+    shorter = min(dataset.input[1:], default=0)
+    for ordinal, step in enumerate(spec.recipe.augmentation):
+        at, fits = f"/recipe/augmentation/{ordinal}", f"at most {shorter - 1}"
+        if isinstance(step, Crop) and step.mode == "reflect" and step.padding >= shorter:
+            raise Refused(f"{at}/padding", f"an image of {_shape(dataset.input)} cannot be reflected over {step.padding} pixels", hint=fits)
+        if isinstance(step, Cutout) and step.size >= shorter:
+            raise Refused(f"{at}/size", f"a square of {step.size} pixels can hide an image of {_shape(dataset.input)} whole", hint=fits)
     for method in spec.methods:
         if method.needs_teacher and teacher is None:
             raise Refused("/teacher", f"the method {method.name!r} needs a teacher", hint="name a teacher, or leave the method out")

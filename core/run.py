@@ -31,7 +31,8 @@ def run(
     `None` means: nothing to tell, but here is a moment to look for a stop. `resume` is what a bench of the same plan
     once froze to.
 
-    Validation is examined after each epoch. The test split is read once, at the end, by the student of the last epoch;
+    Validation is examined after each epoch. The test split is read once, at the end, by the student of the last epoch, or by
+    the average of its steps under a recipe with `ema`, which `student` then holds;
     where a teacher has the same classes its values stand beside the student's as "teacher.accuracy" and so on.
     """
     bench = Bench(plan.fits, [batches.steps for batches in sources.fits], student, teacher, seed=plan.seed, report_seconds=report_seconds)
@@ -53,6 +54,7 @@ def run(
         if bench.fit == len(plan.fits) - 1:
             break
         bench.enter(bench.fit + 1)
+    bench.adopt()
     yield Phase("evaluate", bench.fit, bench.of)
     values: dict[str, float] = {}
     against = teacher if "agreement" in plan.evaluate else None

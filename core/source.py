@@ -47,14 +47,15 @@ class Live:
 
 
 def targets(teacher: Tapped | None, x: Tensor, terms: Mapping[str, Term]) -> dict[str, View]:
-    """What each term that looks at the teacher needs of its view of `x`."""
+    """What each term that looks at the teacher needs of its view of `x`; the pass may run under autocast, `target` never does."""
     looking = {name: term for name, term in terms.items() if term.teacher != "none"}
     if not looking:
         return {}
     assert teacher is not None, "plan refuses terms that need a teacher where there is none"
     with torch.no_grad():
         view = teacher(x)
-        return {name: term.target(view) for name, term in looking.items()}
+        with torch.autocast(x.device.type, enabled=False):
+            return {name: term.target(view) for name, term in looking.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.method import Method
 from core.methods import catalogue
@@ -70,19 +68,10 @@ class Limits(_Part):
     seconds: float | None = Field(None, gt=0, le=1e8, description="The longest time the job may run, all attempts together.")
 
 
-def _named(method: object) -> object:
-    """A method without a name is nobody's, and not the first of the folder."""
-    if isinstance(method, Mapping) and "name" not in method:
-        raise PydanticCustomError("method_name", "a method needs its name")
-    return method
-
-
 if TYPE_CHECKING:
     AnyMethod = Method
 else:
-    _kinds = tuple(catalogue().values())
-    # With a single method in the folder there is nothing to discriminate, and pydantic refuses to.
-    AnyMethod = Annotated[reduce(or_, _kinds), Field(discriminator="name") if len(_kinds) > 1 else BeforeValidator(_named)]
+    AnyMethod = Annotated[reduce(or_, catalogue().values()), Field(discriminator="name")]
 
 
 class JobSpec(_Part):

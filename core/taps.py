@@ -47,7 +47,7 @@ def site_of(tap: Tap) -> Site:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What one network showed for one batch: its logits (B, C), and what passed at each tap."""
+    """What one network showed for one batch: its logits (B, C), and what passed at each tap. A `Tapped` shows at least fp32."""
 
     logits: Tensor
     at: Mapping[Tap, Tensor]
@@ -131,10 +131,12 @@ class Tapped(nn.Module):
                 module.inplace = False  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> View:
-        """The logits and every tap. The store is emptied before and after, so no graph stays alive between calls."""
+        """The logits and every tap, in fp32 where autocast made them narrower: losses are computed on them. The store is emptied
+        before and after, so no graph stays alive between calls.
+        """
         self._store.clear()
-        logits = self.network(self.normalise(x))
-        at = dict(self._store.at)
+        logits = _wide(self.network(self.normalise(x)))
+        at = {tap: _wide(value) for tap, value in self._store.at.items()}
         self._store.clear()
         if len(at) != len(self.taps):
             raise KeyError(f"never called in this forward pass: {', '.join(tap for tap in self.taps if tap not in at)}")
@@ -170,3 +172,7 @@ class Tapped(nn.Module):
             modules[name].register_forward_pre_hook(_Enter(self._store, name, enters))
             if leaves:
                 modules[name].register_forward_hook(_Leave(self._store, name, leaves))
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.to(torch.promote_types(value.dtype, torch.float32)) if value.is_floating_point() else value

@@ -7,14 +7,9 @@ from torch.nn import functional as F
 from core.method import Scene, Term
 
 
-def upcast(tensor: Tensor) -> Tensor:
-    """The tensor in fp32, or in its own precision where that is wider: what a loss is computed in under autocast."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def log_softmax(logits: Tensor, temperature: float = 1.0, classes: Tensor | None = None) -> Tensor:
     """(B, C) log-probabilities in fp32 (or fp64); classes that the data does not have get -inf."""
-    logits = upcast(logits) / temperature
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
     if classes is not None:
         logits = logits.masked_fill(~classes, -torch.inf)
     return F.log_softmax(logits, dim=1)

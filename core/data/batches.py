@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from core import random
-from core.data.augment import Crop, Flip, augment
+from core.data.augment import Augmentation, augment
 from core.data.rows import Batch, Rows, as_tensor, in_range
 from core.errors import Refused
 
@@ -29,7 +29,7 @@ class Batches:
         batch_size: int,
         *,
         seed: int,
-        augmentation: Sequence[Crop | Flip] = (),
+        augmentation: Sequence[Augmentation] = (),
         device: torch.device | str = "cpu",
         views: int | None = None,
         view_seed: int = 0,

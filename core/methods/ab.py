@@ -41,7 +41,6 @@ from core.evaluate.similarity import similarity
 from core.method import Fit, Lesson, Method, Scene, Term, Weighted
 from core.optim import Constant, Drops, Recipe
 from core.taps import Pair, View
-from core.terms import upcast
 
 
 def boundary(student: Tensor, active: Tensor, margin: float) -> Tensor:
@@ -117,7 +116,7 @@ class Boundaries(Term):
         """For each pair the student's pre-activation behind its connector, and the teacher's activation."""
         assert scene.t is not None
         ends = zip(self.connectors, self.student_taps, self.teacher_taps, strict=True)
-        return [(upcast(connector(scene.s.at[s])), scene.t.at[t]) for connector, s, t in ends]
+        return [(connector(scene.s.at[s]), scene.t.at[t]) for connector, s, t in ends]
 
 
 def _connector(joint: Joint) -> nn.Module:

@@ -38,12 +38,10 @@ from torch.nn import functional as F
 from core.anatomy import Anatomy, join
 from core.method import Lesson, Method, Scene, Term, Weight, Weighted
 from core.taps import Pair, View
-from core.terms import upcast
 
 
 def attention(features: Tensor) -> Tensor:
     """(B, H * W): the energy over the channels of (B, C, H, W), of L2 norm 1 for each sample; a dead map gives zeros."""
-    features = upcast(features)
     return F.normalize((features * features).sum(1).flatten(1))
 
 

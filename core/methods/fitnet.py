@@ -39,12 +39,11 @@ from core.errors import Refused
 from core.method import Fit, Lesson, Method, Scene, Term, Weighted
 from core.optim import Constant, Recipe, Weight
 from core.taps import Pair
-from core.terms import upcast
 
 
 def hint_loss(answer: Tensor, hint: Tensor, *, rows: bool = False) -> Tensor:
     """Half the mean squared difference of (B, ...); with `rows` the sum over the rows of maps, or over vectors, instead of their mean."""
-    loss = 0.5 * (upcast(answer) - upcast(hint)).square().mean()
+    loss = 0.5 * (answer - hint).square().mean()
     return loss * hint.shape[min(2, hint.ndim - 1)] if rows else loss
 
 

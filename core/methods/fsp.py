@@ -42,14 +42,12 @@ from core.errors import Refused
 from core.method import Fit, Lesson, Method, Scene, Term, Weighted
 from core.optim import Constant, Recipe, Weight
 from core.taps import Pair, Tap, View
-from core.terms import upcast
 
 Pool = Literal["max", "avg"]
 
 
 def flow(first: Tensor, second: Tensor, pool: Pool = "max") -> Tensor:
     """(B, m, n): the mean over the places of the products of the channels of (B, m, h, w) and (B, n, h, w); the larger map is pooled."""
-    first, second = upcast(first), upcast(second)
     size = min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3])
     shrink = F.adaptive_max_pool2d if pool == "max" else F.adaptive_avg_pool2d
     first, second = (features if features.shape[2:] == size else shrink(features, size) for features in (first, second))

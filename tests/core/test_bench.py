@@ -10,11 +10,13 @@ from core.bench import Bench, Meters
 from core.errors import Corrupt
 from core.fit import fit
 from core.methods.kd import KD
+from core.optim import Recipe
 from core.source import Live
 from tests.core import toys
 from tests.core.toys import Job, ToyMethod, spec
 
 TEACHERS_DATA: dict[str, Any] = {"teacher_dataset": {"id": "ds_2", "validation": 0.0}}
+AVERAGED = Recipe(epochs=2, batch_size=8, ema=0.9)
 
 
 def fresh(made: Job | None = None) -> tuple[Bench, Live]:
@@ -117,6 +119,41 @@ def test_entering_a_fit_makes_a_new_optimiser_over_what_learns() -> None:
     bench.enter(2)
     assert all(parameter.requires_grad for parameter in bench.student.network.parameters())
     assert len(bench.parameters()) == len(list(bench.student.network.parameters()))
+
+
+def test_an_average_is_kept_in_the_training_itself_and_is_no_part_of_what_learns() -> None:
+    bench, _ = fresh(toys.make(spec(ToyMethod(), KD(), recipe=AVERAGED, **TEACHERS_DATA)))
+    for fit_of in (0, 1):
+        bench.enter(fit_of)
+        assert bench.examined is bench.student
+        assert not any(name.startswith("ema/") for name in load(bench.freeze()))
+    bench.enter(2)
+    assert bench.examined is not bench.student
+    assert not any(parameter.requires_grad for parameter in bench.examined.parameters())
+    assert not any(module.training for module in bench.examined.modules())
+    frozen = load(bench.freeze())
+    assert {name.removeprefix("ema/") for name in frozen if name.startswith("ema/")} == set(bench.student.network.state_dict())
+
+
+def test_a_checkpoint_with_an_average_is_of_another_plan_than_one_without() -> None:
+    with_average, without = fresh(toys.make(spec(KD(), recipe=AVERAGED)))[0], fresh()[0]
+    for bench, blob in ((with_average, without.freeze()), (without, with_average.freeze())):
+        with pytest.raises(Corrupt, match="ema/"):
+            bench.thaw(blob)
+
+
+def test_to_adopt_the_average_twice_is_to_adopt_it_once() -> None:
+    made = toys.make(spec(KD(), recipe=AVERAGED))
+    bench, source = fresh(made)
+    list(fit(bench, source, None))
+    trained = bench.freeze()
+    bench.adopt()
+    adopted = bench.freeze()
+    bench.adopt()
+    assert adopted == bench.freeze() != trained
+    bench.thaw(trained)
+    bench.adopt()
+    assert bench.freeze() == adopted
 
 
 def test_the_teacher_is_frozen_and_in_eval_mode() -> None:

@@ -1,5 +1,7 @@
 """The loop: whole steps, what learns, what sleeps, what is told."""
 
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -9,17 +11,18 @@ from torch import Tensor
 from core.bench import Bench
 from core.data import Batch, Batches
 from core.errors import Diverged
+from core.evaluate import evaluate
 from core.events import Evaluated, Step
 from core.fit import fit
 from core.method import Clock, Fit, Scene, Term, Weighted
 from core.methods.kd import KD
-from core.objective import parts
+from core.objective import autocast, losses_of, parts
 from core.optim import SGD, Constant, Recipe
 from core.source import Live
 from core.taps import Pair, View
-from core.terms import CrossEntropy
+from core.terms import CrossEntropy, SoftTargets
 from tests.core import toys
-from tests.core.toys import Hint, Job, Toy, spec, squares, tapped
+from tests.core.toys import Drift, Hint, Job, Slope, Toy, spec, squares, tapped
 
 RECIPE = {"epochs": 2, "batch_size": 8, "optimizer": SGD(lr=0.05), "schedule": Constant()}
 
@@ -226,19 +229,104 @@ def test_a_note_is_told_beside_the_losses() -> None:
     assert all(event.values["toy.connector"] > 0 for event in told)
 
 
+class Dtypes(Hint):
+    """A hint that writes down every dtype it meets, and what autocast makes of a product of two fp32 matrices, in each of its methods."""
+
+    def __init__(self) -> None:
+        super().__init__(Pair("conv1", "conv1"), (6, 4))
+        self.seen: dict[str, set[torch.dtype]] = {"target": set(), "forward": set(), "watch": set()}
+        torch.manual_seed(0)
+        torch.nn.init.normal_(self.connector.weight)
+
+    def meet(self, where: str, *views: View) -> None:
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+        self.seen[where] |= {product.dtype, *(value.dtype for view in views for value in (view.logits, *view.at.values()))}
+
+    def target(self, t: View) -> View:
+        self.meet("target", t)
+        return super().target(t)
+
+    def forward(self, scene: Scene) -> Tensor:
+        assert scene.t is not None
+        self.meet("forward", scene.s, scene.t)
+        return super().forward(scene)
+
+    def watch(self, scene: Scene) -> Mapping[str, Tensor]:
+        assert scene.t is not None
+        self.meet("watch", scene.s, scene.t)
+        return super().watch(scene)
+
+
 def test_bf16_runs_the_networks_in_bf16_and_the_losses_in_fp32() -> None:
-    seen = []
+    told: dict[str, list[Step]] = {}
+    for precision, inside in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        hint, made = Dtypes(), set[tuple[str, torch.dtype]]()
+        bench = bench_of({**TASK, "hint": Weighted(hint, 1.0), "slope": Weighted(Slope(), 1.0)}, precision=precision)
+        assert bench.teacher is not None
 
-    class Looking(Term):
-        def forward(self, scene: Scene) -> Tensor:
-            assert scene.t is not None
-            seen.append((scene.s.logits.dtype, scene.t.logits.dtype))
-            return (scene.s.logits.float() - scene.t.logits.float()).square().mean()
+        def note(who: str, made: set[tuple[str, torch.dtype]] = made) -> Callable[..., None]:
+            return lambda module, args, output: made.add((who, output.dtype)) if module.training == (who == "student") else None
 
-    told = train(bench_of({"look": Weighted(Looking(), 1.0)}, precision="bf16"))
-    assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
-    fp32 = train(bench_of({"look": Weighted(Looking(), 1.0)}, precision="fp32"))
-    assert [event.values["look"] for event in told] == pytest.approx([event.values["look"] for event in fp32], rel=0.1)
+        for who, network in (("student", bench.student), ("teacher", bench.teacher)):
+            network.network.get_submodule("conv1").register_forward_hook(note(who))
+        told[precision] = [event for event in fit(bench, source_of(bench), squares(9)) if isinstance(event, Step)]
+        assert {("student", inside), ("teacher", inside)} <= made
+        assert hint.seen == {"target": {torch.float32}, "forward": {torch.float32}, "watch": {torch.float32}}
+    for narrow, wide in zip(told["bf16"], told["fp32"], strict=True):
+        assert all(math.isfinite(value) for value in narrow.values.values())
+        assert {name: narrow.values[name] for name in wide.values} == pytest.approx(wide.values, rel=0.1)
+    assert [event.values for event in told["bf16"]] != [event.values for event in told["fp32"]]
+
+
+@pytest.mark.parametrize("name", ["task", "kd", "hint", "slope", "drift"])
+def test_a_loss_of_a_bf16_job_is_an_fp32_number_near_the_fp32_jobs(name: str) -> None:
+    found = {}
+    for precision in ("bf16", "fp32"):
+        torch.manual_seed(0)
+        hint = Hint(Pair("conv1", "conv1"), (6, 4))
+        terms: dict[str, Term] = {"task": CrossEntropy(), "kd": SoftTargets(4.0), "hint": hint, "slope": Slope(), "drift": Drift(3)}
+        bench = bench_of({name: Weighted(terms[name], 1.0)}, precision=precision)
+        source = source_of(bench)
+        with autocast(bench):
+            batch, views = source(0, 0, bench.terms)
+        losses, _ = losses_of(bench, batch, views, terms=bench.terms, epoch=0, classes=None)
+        assert losses[name].dtype == torch.float32
+        found[precision] = losses[name].item()
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=0.05)
+
+
+def test_validation_sees_the_average_that_a_hand_makes_of_the_steps() -> None:
+    """By the formula, in float64: step n keeps (n - 1) / (n + 8) of the average, at most 0.3; batch statistics are averaged too."""
+    watched: list[View] = []
+
+    class Watching(Hint):
+        def watch(self, scene: Scene) -> Mapping[str, Tensor]:
+            watched.append(scene.student(scene.x))
+            watched.append(scene.s)
+            return super().watch(scene)
+
+    bench = bench_of({**TASK, "hint": Weighted(Watching(Pair("relu1", "relu1"), (6, 4)), 1.0)}, ema=0.3)
+    network, wanted = tapped(Toy(), ["relu1"], seed=5), dict[str, Tensor]()
+    told = 0
+    for event in fit(bench, source_of(bench), squares(9)):
+        if isinstance(event, Step):
+            kept = min(0.3, (event.step - 1) / (event.step + 8))
+            for name, value in state(bench).items():
+                wanted[name] = kept * wanted[name] + (1 - kept) * value.double() if name in wanted else value.double()
+        if isinstance(event, Evaluated):
+            network.network.load_state_dict(wanted)
+            (*_, values) = evaluate(network, squares(9))
+            (*_, of_the_last_step) = evaluate(bench.student, squares(9))
+            assert values is not None
+            assert of_the_last_step is not None
+            assert event.values["loss"] == pytest.approx(values["loss"], rel=1e-5)
+            assert abs(event.values["loss"] - of_the_last_step["loss"]) > 1e-4 * values["loss"]
+            for view in watched:
+                with torch.no_grad(), network.quiet():
+                    assert torch.allclose(view.logits, network(next(squares(9).batches(9)).x).logits, atol=1e-5)
+            watched.clear()
+            told += 1
+    assert told == 2
 
 
 def test_speed_is_counted_in_samples() -> None:

@@ -167,6 +167,30 @@ def test_a_stop_is_seen_in_every_phase_and_nothing_is_lost(tmp_path: Path, at: C
     assert student(resumed) == student(undisturbed)
 
 
+@pytest.mark.parametrize("at", [phase("evaluate"), lambda event: isinstance(event, Evaluated) and event.split == "test", phase("export")])
+def test_a_stop_after_training_leaves_an_averaged_student_as_it_was(tmp_path: Path, at: Callable[[Event], bool]) -> None:
+    recipe = {"epochs": 2, "batch_size": 32, "optimizer": {"name": "sgd", "lr": 0.05}, "ema": 0.9}
+    undisturbed = fill(tmp_path / "undisturbed", EVERY_STEP, recipe=recipe)
+    here(undisturbed)
+    exported = load_file(undisturbed / "out" / "export" / "model.safetensors")
+    last = load_file(newest(undisturbed))
+    assert all(torch.equal(last[f"ema/{name}"], tensor) for name, tensor in exported.items())
+    assert not all(torch.equal(last[f"student/{name}"], tensor) for name, tensor in exported.items())
+    folder = again(undisturbed, tmp_path / "stopped", None)
+    with pytest.raises(Stopped):
+        here(folder, at)
+    resumed = again(folder, tmp_path / "resumed", newest(folder))
+    here(resumed)
+    assert student(resumed) == student(undisturbed)
+
+
+def test_the_job_pins_its_threads_and_its_kernels(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    here(fill(tmp_path / "job", {"threads": 3}))
+    assert torch.get_num_threads() == 3
+    assert torch.are_deterministic_algorithms_enabled()
+
+
 def test_what_a_job_leaves_is_what_it_told(tmp_path: Path) -> None:
     folder = fill(tmp_path / "job", evaluate=["accuracy", "agreement"])
     events = here(folder)

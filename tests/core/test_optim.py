@@ -6,7 +6,8 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from core.optim import SGD, AdamW, Clock, Constant, Cosine, Drops, Linear, Recipe, Weight, optimiser
+from core.data.augment import Crop, Cutout, Flip
+from core.optim import SGD, AdamW, Clock, Constant, Cosine, Drops, Linear, OneCycle, Recipe, Weight, optimiser
 
 
 def test_a_line_is_evaluated_once_an_epoch_counted_from_one() -> None:
@@ -44,6 +45,51 @@ def test_a_cosine_starts_at_one_is_half_in_the_middle_and_ends_at_its_final_valu
 def test_a_warm_up_rises_in_a_line_and_then_the_schedule_begins() -> None:
     for schedule in (Constant(warmup=0.1), Cosine(warmup=0.1), Drops(warmup=0.1)):
         assert [schedule.factor(step, 40) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, pytest.approx(1.0, abs=1e-9)]
+
+
+@pytest.mark.parametrize("steps", [3, 7, 12, 240])
+@pytest.mark.parametrize(("rise", "div", "final_div"), [(0.3, 25.0, 1e4), (0.5, 10.0, 1.0), (0.1, 1.0, 100.0)])
+def test_one_cycle_is_torchs_to_a_millionth(steps: int, rise: float, div: float, final_div: float) -> None:
+    sgd = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.OneCycleLR(
+        sgd, max_lr=0.4, total_steps=steps, pct_start=rise, div_factor=div, final_div_factor=final_div, cycle_momentum=False
+    )
+    recipe = Recipe(optimizer=SGD(lr=0.4), schedule=OneCycle(rise=rise, div=div, final_div=final_div))
+    for step in range(steps):
+        assert recipe.rate(step, steps) == pytest.approx(sgd.param_groups[0]["lr"], abs=1e-6)
+        sgd.step()
+        if step < steps - 1:
+            reference.step()
+
+
+def test_one_cycle_rises_to_the_rate_and_falls_to_almost_nothing() -> None:
+    """Of 10 steps with a rise of 0.5, step 4 is the peak, step 2 the middle of the rise."""
+    schedule = OneCycle(rise=0.5, div=4, final_div=10)
+    assert [schedule.factor(step, 10) for step in (0, 2, 4, 9)] == pytest.approx([1 / 4, (1 + 1 / 4) / 2, 1, 1 / 40])
+
+
+def test_a_rise_of_one_step_begins_at_the_peak() -> None:
+    """Where torch divides by zero."""
+    assert OneCycle(rise=0.1).factor(0, 10) == 1.0
+    assert OneCycle().factor(0, 1) == pytest.approx(1 / (25 * 1e4))
+
+
+def test_one_cycle_has_no_other_warm_up() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Recipe.model_validate({"schedule": {"name": "onecycle", "warmup": 0.1}})
+    assert caught.value.errors()[0]["loc"] == ("schedule", "onecycle", "warmup")
+
+
+def test_an_average_keeps_little_at_first_and_then_its_decay() -> None:
+    """Step n, from 1, keeps (n - 1) / (n + 8) of the average: nothing, 1/10, 2/11, 3/12, then 0.3."""
+    assert [Recipe(ema=0.3).decay(step) for step in range(6)] == pytest.approx([0, 0.1, 2 / 11, 0.25, 0.3, 0.3])
+    assert Recipe(ema=0.999).decay(10**6) == 0.999
+
+
+def test_an_augmentation_is_listed_once() -> None:
+    assert len(Recipe(augmentation=(Cutout(size=2), Flip(), Crop())).augmentation) == 3
+    with pytest.raises(ValidationError, match="once"):
+        Recipe(augmentation=(Crop(), Crop(mode="reflect")))
 
 
 def test_the_rate_is_the_optimisers_times_the_schedules_factor() -> None:
@@ -101,7 +147,9 @@ def test_the_optimisers_are_torchs_with_the_recipes_numbers() -> None:
         ("epochs", 0), ("batch_size", 1), ("accumulate", 0), ("clip", 0), ("label_smoothing", 1), ("precision", "fp8"), ("task_weight", -1),
         ("optimizer", {"name": "lion"}), ("optimizer", {"name": "sgd", "lr": 0}), ("optimizer", {"name": "sgd", "momentum": 0}),
         ("optimizer", {"name": "sgd", "betas": [0.9, 0.9]}), ("schedule", {"name": "step", "milestones": [150]}),
-        ("augmentation", [{"name": "mixup"}]), ("epoch", 3),
+        ("augmentation", [{"name": "mixup"}]), ("augmentation", [{"name": "cutout", "size": 0}]),
+        ("augmentation", [{"name": "crop", "mode": "edge"}]),
+        ("ema", 0), ("ema", 1), ("schedule", {"name": "onecycle", "rise": 1}), ("epoch", 3),
     ],
 )  # fmt: skip
 def test_a_recipe_out_of_bounds_is_refused_with_the_field_named(where: str, wrong: object) -> None:
@@ -111,5 +159,5 @@ def test_a_recipe_out_of_bounds_is_refused_with_the_field_named(where: str, wron
 
 
 def test_every_field_of_a_recipe_says_what_it_is() -> None:
-    for model in (Recipe, SGD, AdamW, Constant, Drops, Cosine, Linear):
+    for model in (Recipe, SGD, AdamW, Constant, Drops, Cosine, OneCycle, Linear, Crop, Flip, Cutout):
         assert all(field.description or name == "name" for name, field in model.model_fields.items()), model

@@ -208,6 +208,23 @@ def test_crops_of_vectors_are_refused() -> None:
     assert refused.where == "/recipe/augmentation"
 
 
+@pytest.mark.parametrize(
+    ("step", "where"),
+    [
+        ({"name": "crop", "padding": 8, "mode": "reflect"}, "/recipe/augmentation/1/padding"),
+        ({"name": "cutout", "size": 8}, "/recipe/augmentation/1/size"),
+    ],
+)
+def test_a_reflection_or_a_hole_as_large_as_the_image_is_refused(step: dict[str, Any], where: str) -> None:
+    def asked(step: dict[str, Any]) -> JobSpec:
+        return spec(teacher=False, recipe=Recipe.model_validate({"batch_size": 8, "augmentation": [{"name": "flip"}, step]}))
+
+    refused = refusal(asked(step), teacher=None)
+    assert (refused.where, refused.hint) == (where, "at most 7")
+    field = where.rpartition("/")[2]
+    assert plan(asked({**step, field: 7}), None, STUDENT, dataset=report(24)).steps > 0
+
+
 class Whole:
     """A dataset of squares with uneven classes, for `subset`."""
 

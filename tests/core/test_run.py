@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from core.bench import Bench
 from core.errors import Corrupt
+from core.evaluate import evaluate
 from core.events import Evaluated, Phase, Step
 from core.method import Method
 from core.methods.kd import KD
@@ -39,6 +41,35 @@ JOBS: dict[str, Callable[[int], Job]] = {
     "kd with restarts": lambda initial: job(
         KD(), recipe=recipe(epochs=3, schedule=Drops(milestones=(0.34, 0.7)), restart=True, label_smoothing=0.1), initial=initial
     ),
+    "kd with one cycle": lambda initial: job(KD(), recipe=recipe(schedule={"name": "onecycle"}), initial=initial),
+    "kd with reflected crops and cutout": lambda initial: job(
+        KD(),
+        recipe=recipe(augmentation=[{"name": "crop", "padding": 2, "mode": "reflect"}, {"name": "cutout", "size": 3}]),
+        initial=initial,
+    ),
+    "kd with ema": lambda initial: job(KD(), recipe=recipe(ema=0.5), initial=initial),
+    "kd with ema, dropout, accumulation and clipping": lambda initial: job(
+        KD(), dropout=0.3, recipe=recipe(batch_size=4, accumulate=3, clip=0.5, ema=0.9), initial=initial
+    ),
+    "kd in bf16 with ema": lambda initial: job(KD(), recipe=recipe(precision="bf16", ema=0.9), initial=initial),
+    "toy and kd with all of a recipe": lambda initial: job(
+        ToyMethod(),
+        KD(),
+        dropout=0.2,
+        initial=initial,
+        recipe=recipe(
+            epochs=3,
+            batch_size=4,
+            accumulate=3,
+            clip=1.0,
+            ema=0.99,
+            label_smoothing=0.1,
+            optimizer={"name": "adamw"},
+            schedule={"name": "onecycle"},
+            augmentation=[{"name": "crop", "padding": 1, "mode": "reflect"}, {"name": "flip"}, {"name": "cutout", "size": 2}],
+        ),
+        **TEACHERS_DATA,
+    ),
     "toy and kd": lambda initial: job(ToyMethod(), KD(), initial=initial, **TEACHERS_DATA),
     "toy with a moving teacher": lambda initial: job(
         ToyMethod(teacher_mode="train"), dropout=0.2, initial=initial, recipe=recipe(optimizer=SGD(lr=0.05)), **TEACHERS_DATA
@@ -60,9 +91,10 @@ def test_killed_at_any_moment_and_resumed_a_job_ends_with_the_same_bytes_and_eve
             assert torch.equal(value, rest.weights[key]), key
 
 
-def test_a_resumed_job_freezes_to_the_same_bytes() -> None:
-    whole = toys.play(JOBS["toy and kd"](0))
-    again = JOBS["toy and kd"](1)
+@pytest.mark.parametrize("name", ["toy and kd", "kd with ema"])
+def test_a_resumed_job_freezes_to_the_same_bytes(name: str) -> None:
+    whole = toys.play(JOBS[name](0))
+    again = JOBS[name](1)
     toys.scramble(again)
     rest = toys.play(again, resume=whole.kept[2][1])
     assert [blob for _, blob in rest.kept] == [blob for _, blob in whole.kept[3:]]
@@ -141,6 +173,36 @@ def test_an_exception_in_keep_ends_the_run_between_two_steps() -> None:
     rest = toys.play(again, resume=seen[-1])
     whole = toys.play(job(KD()))
     assert all(torch.equal(value, rest.weights[name]) for name, value in whole.weights.items())
+
+
+def test_the_student_that_is_left_is_the_average_of_its_steps() -> None:
+    """By the formula, in float64: step n keeps (n - 1) / (n + 8) of the average, at most 0.2."""
+    made, wanted, seen = job(KD(), recipe=recipe(ema=0.2)), dict[str, torch.Tensor](), list[torch.Tensor]()
+
+    def keep(bench: Bench) -> None:
+        if bench.step == len(seen):
+            return  # validation goes on
+        kept = min(0.2, (bench.step - 1) / (bench.step + 8))
+        for name, value in bench.student.network.state_dict().items():
+            wanted[name] = value.double() if name not in wanted else kept * wanted[name] + (1 - kept) * value.double()
+        seen.append(bench.student.network.get_parameter("fc.weight").detach().clone())
+
+    list(run(made.plan, made.teacher, made.student, made.sources, keep=keep))
+    assert len(seen) == 6
+    left = made.student.network.state_dict()
+    counters = {name for name, value in left.items() if not value.is_floating_point()}
+    assert all(left[name].item() == 6 for name in counters)
+    assert all(torch.allclose(left[name].double(), wanted[name], rtol=0, atol=1e-6) for name in left.keys() - counters)
+    assert (left["fc.weight"] - seen[-1]).abs().max() > 1e-4
+
+
+def test_the_test_at_the_end_reads_the_student_that_is_left() -> None:
+    made = job(KD(), recipe=recipe(ema=0.9))
+    told = toys.play(made, freeze=False).events[-1]
+    assert isinstance(told, Evaluated)
+    (*_, values) = evaluate(made.student, made.sources.test)
+    assert values is not None
+    assert {name: told.values[name] for name in values} == values
 
 
 def test_the_student_learns() -> None:

@@ -158,7 +158,7 @@ def tapped(family: Family, taps: Iterable[Tap], *, seed: int) -> Tapped:
 
 @dataclass
 class Played:
-    """What a run told, and what could have been kept at each moment: (number of events told, frozen bench)."""
+    """What a run told, and what could have been kept at each moment until the test is told: (number of events told, frozen bench)."""
 
     events: list[Event]
     kept: list[tuple[int, bytes]]
@@ -168,17 +168,23 @@ class Played:
 def play(job: Job, *, resume: bytes | None = None, report_seconds: float = 0.0, freeze: bool = True) -> Played:
     """Run a job to its end, freezing at every moment, with a consumer that draws from torch's global generator."""
     played = Played([], [], {})
+    benches: list[Bench] = []
 
     def keep(bench: Bench) -> None:
         torch.rand(3)
+        benches[:] = [bench]
         if freeze:
             played.kept.append((len(played.events), bench.freeze()))
 
     stream = run(job.plan, job.teacher, job.student, job.sources, resume=resume, keep=keep, report_seconds=report_seconds)
+    evaluating = False
     for event in stream:
         torch.rand(2)
+        evaluating = evaluating or (isinstance(event, Phase) and event.phase == "evaluate")
         if event is not None and not isinstance(event, Phase):
             played.events.append(timeless(event))
+        elif evaluating and benches and freeze:  # as `Checkpoints.look` does where a stop comes late
+            played.kept.append((len(played.events), benches[0].freeze()))
     played.weights = {name: value.clone() for name, value in job.student.network.state_dict().items()}
     return played
 

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import random
-from core.data.augment import Crop, Flip, augment
+from core.data.augment import Crop, Flip
 from core.data.batches import Batches
 from core.data.rows import Rows
 from core.errors import Refused
@@ -96,35 +95,6 @@ def test_views_repeat_after_as_many_epochs_and_do_not_depend_on_the_seed() -> No
 def test_a_batch_that_does_not_exist_is_an_error() -> None:
     with pytest.raises(IndexError):
         batches()(0, 3)
-
-
-def test_a_crop_and_a_flip_are_what_a_hand_makes_of_them() -> None:
-    """Every image against zero-padding, slicing and mirroring in NumPy, with offsets read from the draws."""
-    bank, position = torch.from_numpy(IMAGES), torch.arange(22, -1, -1)
-    index, key = position + 100, random.key_of(5, "augment", 2)
-    found = augment(bank, position, index, (Crop(padding=2), Flip()), view_seed=5, view=2)
-    offsets = random.integers(key, index, 5, n=2, stream=0)
-    mirrored = random.integers(key, index, 2, n=1, stream=1)[:, 0]
-    assert {0, 1} == set(mirrored.tolist())
-    for place, (down, right), flip, image in zip(position, offsets.tolist(), mirrored, found.numpy(), strict=True):
-        padded = np.pad(IMAGES[place], ((2, 2), (2, 2), (0, 0)))
-        cut = padded[down : down + 5, right : right + 6]
-        assert np.array_equal(image, cut[:, ::-1] if flip else cut)
-
-
-def test_the_view_of_today_is_the_view_of_every_later_version() -> None:
-    """A 3×3 image of 1..9, padding 1, worked out by hand from the draws: the golden crop."""
-    bank = torch.arange(1, 10, dtype=torch.uint8).reshape(1, 3, 3, 1)
-    found = augment(bank, torch.tensor([0, 0]), torch.tensor([0, 1]), (Crop(padding=1), Flip()), view_seed=0, view=0)
-    # Both draws are: 0 down, 2 right. Row 0 of the padded image is zeros, rows 1 and 2 from column 2 on are 2 3 0 and 5 6 0.
-    assert found[0, :, :, 0].tolist() == [[0, 0, 0], [0, 3, 2], [0, 6, 5]]  # drawn: mirrored
-    assert found[1, :, :, 0].tolist() == [[0, 0, 0], [2, 3, 0], [5, 6, 0]]  # drawn: not mirrored
-
-
-def test_the_order_in_which_steps_are_listed_does_not_matter() -> None:
-    bank, position = torch.from_numpy(IMAGES), torch.arange(23)
-    first, second = (augment(bank, position, position, steps, view_seed=1, view=0) for steps in ((Crop(), Flip()), (Flip(), Crop())))
-    assert torch.equal(first, second)
 
 
 def test_reading_in_order_gives_every_row_once() -> None:
