@@ -1,4 +1,4 @@
-# The one door to everything: make demo, make test, make check, make bench.
+# The one door to everything: make demo, make test, make check, make bench, make step, make tables DATA=<images>.
 
 PYTHON ?= python3
 # Extra words for the installation of torch alone. Without a GPU, name PyTorch's own CPU index here (see the README): it saves gigabytes.
@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check format bench step tables clean
 
 $(READY): pyproject.toml constraints.txt retort/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Retort needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -34,6 +34,16 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.service
+
+step: $(READY)
+	$(BIN)/python -m benchmarks.step --out benchmarks/results/step.json
+
+tables: $(READY)
+	@test -n "$(DATA)" || { echo "say where the images are: make tables DATA=<name>.tar.xz"; exit 1; }
+	for table in ab_epochs ab_data ab_sizes; do \
+	  $(BIN)/python -m benchmarks.tables $$table --data $(DATA) --work build/tables \
+	    --out build/tables/$$table.json --page build/tables/$$table.md || exit 1; \
+	done
 
 clean:
 	rm -rf $(VENV) .demo

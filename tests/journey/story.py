@@ -104,7 +104,7 @@ class Story:
         assert "temperature" in refused["hint"]
 
     def test_a_preset_is_a_whole_job_but_for_the_ids(self, stack: Stack, assets: dict[str, Any]) -> None:
-        preset = stack.asked("presets")["data"][0]
+        preset = next(each for each in stack.asked("presets")["data"] if each["name"] == "kd_resnet20_cifar10")
         planned = submit(
             stack, assets, "--preset", preset["name"], "--dry-run", "--set", "recipe.augmentation=[]", "--set", "recipe.batch_size=64"
         )

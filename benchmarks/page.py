@@ -1,0 +1,76 @@
+"""The result of a table as Markdown: errors beside the published ones, paired differences, and what is not as it was published."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Cell = Mapping[str, Any]
+
+
+def page(result: Mapping[str, Any]) -> str:
+    """The page of what `benchmarks.tables` measured."""
+    n, data, machine = len(result["seeds"]), result["data"], result["machine"]
+    counts = data["counts"]
+    parts = [
+        f"# {result['table']}: {result['title']}",
+        f"{data['name']}, {counts['train']:,} training and {counts['test']:,} test images; scale `{result['scale']}`; "
+        f"{n} seed{'s'[: n > 1]}. "
+        "Test error in % of the last epoch's student on all test images: mean ± sample standard deviation, and in brackets the published "
+        "error. A seed decides the initial weights, the order and the views of the images, and which of them are taken.",
+        _grid(result, _error),
+    ]
+    for key, name in (("to_kd", "KD"), ("to_none", "no teacher")):
+        if any(cell.get(key) for cell in result["cells"]):
+            parts += [
+                f"Less the error of {name} with the same seed, in points (below 0 is better): mean and 95 % t interval. "
+                "An interval that holds 0 tells no difference.",
+                _grid(result, lambda cell, key=key: _difference(cell.get(key)), only=key),  # type: ignore[misc]
+            ]
+    parts += [
+        "The teachers, one for all seeds:",
+        "\n".join(
+            f"- {teacher['network']}: {teacher['error']:.2f} % test error after {teacher['epochs']} epochs on {teacher['images']:,} images"
+            for teacher in result["teachers"]
+        ),
+        "What each column is, and what was published:",
+        _table(
+            ("column", "here", "published (CIFAR-10)"),
+            [(name, column["here"], column["published"]) for name, column in result["columns"].items()],
+        ),
+        f"In all columns here: {'; '.join(result['changes'])}.",
+        f"Published errors: {result['source']}.",
+        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
+        f"torch {machine['versions']['torch']}, commit {machine['commit']}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _grid(result: Mapping[str, Any], tell: Callable[[Cell], str], *, only: str | None = None) -> str:
+    """Rows and columns of the table; with `only`, the rows that have something of that name."""
+    cells = {(cell["row"], cell["column"]): cell for cell in result["cells"]}
+    columns = list(result["columns"])
+    rows = {row: title for row, title in result["rows"].items() if only is None or any(cells[row, column].get(only) for column in columns)}
+    return _table(("", *columns), [(title, *(tell(cells[row, column]) for column in columns)) for row, title in rows.items()])
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _error(cell: Cell) -> str:
+    told = []
+    if cell["error"] is not None:
+        sd = cell["error"]["sd"]
+        told.append(f"{cell['error']['mean']:.2f}" + (f" ± {sd:.2f}" if sd is not None else ""))
+    if cell["diverged"]:
+        told.append(f"{cell['diverged']} diverged")
+    if cell["published"] is not None:
+        told.append(f"({cell['published']:.2f})")
+    return " ".join(told)
+
+
+def _difference(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    interval = f" [{found['low']:+.2f}, {found['high']:+.2f}]" if found["low"] is not None else f" (n = {found['n']})"
+    return f"{found['mean']:+.2f}{interval}"

@@ -1,0 +1,53 @@
+"""What several seeds say together: mean, spread, and paired differences with a t interval."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_T975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""The 0.975 quantile of Student's t for 1, 2, ... 30 degrees of freedom."""
+MOST = len(_T975) + 1
+"""The largest number of seeds that an interval is known for."""
+FEWEST = 3
+"""Fewer pairs than this say nothing about their spread, so no interval is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """n values: their mean, and their sample standard deviation where there are two or more."""
+
+    n: int
+    mean: float
+    sd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """n paired differences: their mean, and the bounds of its 95 % t interval where there are at least three."""
+
+    n: int
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def spread(values: Mapping[int, float]) -> Spread | None:
+    """The spread of values by seed; None of nothing."""
+    if not values:
+        return None
+    return Spread(len(values), statistics.mean(values.values()), statistics.stdev(values.values()) if len(values) > 1 else None)
+
+
+def difference(values: Mapping[int, float], against: Mapping[int, float]) -> Difference | None:
+    """values - against over the seeds that both have, mean ± t(0.975, n-1) sd / sqrt(n); None where they share no seed."""
+    found = [values[seed] - against[seed] for seed in sorted(values.keys() & against.keys())]
+    if not found:
+        return None
+    n, mean = len(found), statistics.mean(found)
+    if n < FEWEST:
+        return Difference(n, mean, None, None)
+    half = _T975[n - 2] * statistics.stdev(found) / n**0.5
+    return Difference(n, mean, mean - half, mean + half)
