@@ -4,13 +4,8 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_T975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""The 0.975 quantile of Student's t for 1, 2, ... 30 degrees of freedom."""
-MOST = len(_T975) + 1
-"""The largest number of seeds that an interval is known for."""
+from scipy.stats import t
+
 FEWEST = 3
 """Fewer pairs than this say nothing about their spread, so no interval is given."""
 
@@ -49,5 +44,5 @@ def difference(values: Mapping[int, float], against: Mapping[int, float]) -> Dif
     n, mean = len(found), statistics.mean(found)
     if n < FEWEST:
         return Difference(n, mean, None, None)
-    half = _T975[n - 2] * statistics.stdev(found) / n**0.5
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(found) / n**0.5
     return Difference(n, mean, mean - half, mean + half)
