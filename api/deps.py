@@ -30,9 +30,8 @@ async def service(request: Request) -> Service:
 
 
 Running = Annotated[Service, Depends(service)]
-Id = Annotated[str, Path(pattern=r"^[a-z]{2,5}_[0-9a-z]{1,40}$", description="as the service gave it")]
+ID = r"^[a-z]{2,5}_[0-9a-z]{1,40}$"
+Id = Annotated[str, Path(pattern=ID, description="as the service gave it")]
 Name = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,60}$")]
 Limit = Annotated[int, Query(ge=1, le=100, description="the most to list")]
-After = Annotated[
-    str | None, Query(pattern=r"^[a-z]{2,5}_[0-9a-z]{1,40}$", description="`next_cursor` of the page before", examples=[None])
-]
+After = Annotated[str | None, Query(pattern=ID, description="`next_cursor` of the page before", examples=[None])]

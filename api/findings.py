@@ -75,21 +75,19 @@ def _finding(error: Mapping[str, Any], body: Any, shape: Any) -> Finding:
     where = pointer(loc, body, missing=kind == "missing")
     if not where:
         detail = f"the body: {detail}"
-    if kind == "union_tag_invalid":  # the word that says which of several things it is: the name of a method, of an optimiser
+    if kind.startswith("union_tag_"):  # the word that says which of several things it is: the name of a method, of an optimiser
         context = error["ctx"]
         where += f"/{context['discriminator'].strip(chr(39))}"
-        return Finding(
-            where, kind, f"there is no {context['tag']!r} here", nearest(context["tag"], _QUOTED.findall(context["expected_tags"]))
-        )
-    if kind == "union_tag_not_found":
-        return Finding(f"{where}/name", kind, "it needs a name, which says what it is")
+        known = _QUOTED.findall(context.get("expected_tags", ""))
+        there = f"there is no {context['tag']!r} here" if "tag" in context else "it needs a name, which says what it is"
+        return Finding(where, kind, there, nearest(context.get("tag", ""), known))
     if kind in {"literal_error", "enum"}:
         return Finding(where, kind, detail, nearest(str(error.get("input")), _QUOTED.findall(error["ctx"]["expected"])))
     if kind != "extra_forbidden":
         return Finding(where, kind, detail)
     name = str(loc[-1])
-    known = {field for model in _models_at(shape, loc[:-1]) for field in model.model_fields}
-    return Finding(where, kind, f"there is no field {name!r} here", nearest(name, known))
+    fields = {field for model in _models_at(shape, loc[:-1]) for field in model.model_fields}
+    return Finding(where, kind, f"there is no field {name!r} here", nearest(name, fields))
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

@@ -88,6 +88,30 @@ class Taps(BaseModel):
     stages: list[StageCard]
 
 
+class PairCard(BaseModel):
+    """A place in the teacher and the place in the student that would become like it."""
+
+    teacher: TapCard
+    student: TapCard
+
+
+class Suggestion(BaseModel):
+    """Default pairs of one kind, or why there are none."""
+
+    kind: Literal["out", "pre"] = Field(description='"out": what stages give; "pre": what enters the activation behind them')
+    methods: list[str] = Field(description="the methods whose pairs are made of these where a job names none")
+    pairs: list[PairCard] = Field(description="stages of the same size, in order; empty where nothing fits together")
+    reason: str | None = Field(description="why there are none")
+    hint: str | None = Field(description="what to do then")
+
+
+class Pairs(BaseModel):
+    """What of a teacher and a student can be compared without naming it."""
+
+    object: Literal["list"] = "list"
+    data: list[Suggestion]
+
+
 class Progress(BaseModel):
     """How far a job is; steps count over all its fits."""
 

@@ -38,11 +38,11 @@ class Draft:
 
 def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
     """Plan a job with what it names. A Problem where something is not there or not ready, `Refused` where it does not fit together."""
-    teacher = _ready(running, tenant, "teacher", spec.teacher, "/teacher") if spec.teacher else None
-    student = _ready(running, tenant, "architecture", spec.student.architecture, "/student/architecture")
-    dataset = _ready(running, tenant, "dataset", spec.dataset.id, "/dataset/id")
+    teacher = ready(running, tenant, "teacher", spec.teacher, "/teacher") if spec.teacher else None
+    student = ready(running, tenant, "architecture", spec.student.architecture, "/student/architecture")
+    dataset = ready(running, tenant, "dataset", spec.dataset.id, "/dataset/id")
     ref: DatasetRef | None = spec.teacher_dataset
-    other = _ready(running, tenant, "dataset", ref.id, "/teacher_dataset/id") if ref else None
+    other = ready(running, tenant, "dataset", ref.id, "/teacher_dataset/id") if ref else None
     blobs = {
         "in/teacher.safetensors": teacher.blob if teacher else None,
         "in/dataset.safetensors": dataset.blob,
@@ -60,8 +60,8 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
     with _PLANNING, torch.device("meta"):
         planned = plan(
             spec,
-            _anatomy(teacher) if teacher else None,
-            _anatomy(student),
+            anatomy(teacher) if teacher else None,
+            anatomy(student),
             dataset=DatasetReport.model_validate(_report(dataset)),
             teacher_dataset=DatasetReport.model_validate(_report(other)) if other else None,
             teacher_labels=teacher.request.get("labels") if teacher else None,
@@ -101,7 +101,8 @@ def submit(running: Service, tenant: Tenant, drafted: Draft, *, key: str | None)
     return job
 
 
-def _ready(running: Service, tenant: Tenant, kind: AssetKind, id: str, where: str) -> Asset:
+def ready(running: Service, tenant: Tenant, kind: AssetKind, id: str, where: str) -> Asset:
+    """An asset whose inspection has passed; a Problem that points at `where` in the request for any other."""
     asset = assets.get_asset(running.database, tenant, id, kind=kind)
     if asset is None:
         raise invalid([Finding(where, "not_found", f"there is no {kind} {id}", f"GET /v1/{kind}s lists yours")])
@@ -141,7 +142,8 @@ def _network(asset: Asset) -> dict[str, Any]:
     return {"architecture": asset.request["architecture"], "normalization": asset.request.get("normalization")}
 
 
-def _anatomy(asset: Asset) -> Anatomy:
+def anatomy(asset: Asset) -> Anatomy:
+    """What the inspection of a network measured."""
     return Anatomy.model_validate(_report(asset)["anatomy"])
 
 

@@ -1,4 +1,5 @@
-"""The process contract: `python -m core run|inspect DIR` works on one job folder, `python -m core methods` prints the catalogue.
+"""The process contract: `python -m core run|inspect DIR` works on one job folder, `python -m core methods` prints the catalogue,
+or writes a page about each method.
 
 Events go to standard output, one line of JSON each; commands come on standard input; all else that is printed goes to standard
 error. The exit code says how it ended, see `core/errors.py`; any other code than those is a crash, with its traceback on standard error.
@@ -21,7 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says and give the exit code."""
     asked = _parser().parse_args(arguments)
     if asked.command == "methods":
-        return _methods()
+        return _methods(asked.pages)
     if asked.parent is not None:
         shim.die_with_parent(asked.parent)
     folder: Path = asked.folder.resolve()
@@ -75,9 +76,15 @@ def _memory(error: Exception) -> str | None:
     return "oom_host" if "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error) else None
 
 
-def _methods() -> int:
+def _methods(folder: Path | None) -> int:
     from core.methods import catalogue
+    from core.pages import pages
 
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in pages(catalogue()).items():
+            (folder / name).write_text(text, encoding="utf-8")
+        return 0
     listed = {name: {"reference": method.reference, "parameters": method.model_json_schema()} for name, method in catalogue().items()}
     sys.stdout.write(json.dumps(listed, indent=2) + "\n")
     return 0
@@ -92,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--parent", type=int, metavar="PID", help="die when this parent dies")
         command.add_argument("--memory", type=int, metavar="BYTES", help="at most this much private memory (on the CPU only)")
         command.add_argument("--nice", type=int, default=0, metavar="N", help="lower the priority")
-    commands.add_parser("methods", help="print every method with the JSON schema of its parameters")
+    does = "print every method with the JSON schema of its parameters"
+    methods = commands.add_parser("methods", help=does, description=does)
+    methods.add_argument("--pages", type=Path, metavar="DIR", help="write a page about each method into this folder instead")
     return parser
 
 

@@ -147,7 +147,7 @@ class Method(BaseModel):
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Parameters worth showing. They stand on the method's page, and the conformance suite plays each of them."""
     pairs_by: ClassVar[Literal["out", "pre"] | None] = None
-    """Which default pairs its lesson takes (`core.anatomy.match`): None for a method that looks at no taps."""
+    """Which pairs of `core.anatomy.match` it makes its own of where a job names none; None for a method that pairs no taps."""
 
     name: str
 

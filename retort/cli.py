@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from retort import render
-from retort.commands import catalogue, follow, jobs, service, upload
+from retort.commands import catalogue, follow, jobs, service, taps, upload
 from retort.errors import ApiError, Misused, RetortError, Unreachable
 from retort.session import console
 from retort.version import __version__
@@ -55,6 +55,8 @@ app.command()(jobs.release)
 app.command()(jobs.retry)
 app.command()(catalogue.methods)
 app.command()(catalogue.presets)
+app.command()(taps.taps)
+app.command()(taps.pairs)
 
 
 def main() -> None:

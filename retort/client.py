@@ -77,6 +77,14 @@ class Client:
             raise Rejected(f"the {asset.kind} {asset.name!r} was rejected{place}: {words['reason']}", asset=asset.id, **words)
         return asset
 
+    def pairs(self, teacher: str, architecture: str) -> Json:
+        """Default pairs of taps of a teacher and a student's architecture, by their ids: for each kind the pairs with both shapes
+        and the methods that take them, or the reason why there are none.
+        """
+        query = {"teacher": teacher, "architecture": architecture}
+        answer: Json = self.connection.request("GET", "/v1/pairs", params=query)
+        return answer
+
     def me(self) -> Json:
         """Whom the key belongs to."""
         return self._json("/v1/me")

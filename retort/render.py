@@ -1,11 +1,14 @@
 """What a person reads: tables of jobs and assets, one of them in full, methods, and errors that say what to try."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import yaml
 from rich.console import Group, RenderableType
+from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
@@ -51,7 +54,7 @@ def jobs(listed: Iterable[Job]) -> Table:
 def job(one: Job) -> RenderableType:
     """Everything that a person asks of one job."""
     raw = one.raw
-    table = _pairs()
+    table = _fields()
     table.add_row("job", one.id)
     if one.name:
         table.add_row("name", one.name)
@@ -116,6 +119,44 @@ def asset(one: Asset) -> Text:
     return text
 
 
+def taps(listed: Mapping[str, Any]) -> Group:
+    """Every place inside a network with its shape, then its stages."""
+    table = _table("tap", "shape")
+    for each in listed["data"]:
+        table.add_row(str(each["tap"]), _shape(each["shape"]))
+    if not listed["stages"]:
+        return Group(table)
+    stages = _table("stage", "gives", "channels", "enters the activation behind it", "channels")
+    for each in listed["stages"]:
+        before = (each["pre"], str(each["pre_channels"])) if each["pre"] else ("no module", "")
+        stages.add_row(_shape(each["size"]), str(each["out"]), str(each["channels"]), *before)
+    return Group(table, Text(), stages)
+
+
+_KINDS = {"out": "what the stages give", "pre": "what enters the activation behind each stage"}
+
+
+def pairs(suggested: Mapping[str, Any]) -> Group:
+    """For each kind of pairs: which methods take it, the pairs with their shapes, and how to name others; or why there are none."""
+    parts: list[RenderableType] = []
+    for each in suggested["data"]:
+        methods = each["methods"]
+        taken = f"where a job names none, those of {', '.join(methods)} are made of these" if methods else "no method takes these by itself"
+        parts.append(Text.assemble((f"{each['kind']}: {_KINDS[each['kind']]}", "bold"), f"; {taken}"))
+        if not each["pairs"]:
+            parts.append(Text.assemble(f"  none: {each['reason']}", ("\n  try: ", "bold"), f"{each['hint']}\n"))
+            continue
+        table = _table("teacher", "shape", "student", "shape")
+        for pair in each["pairs"]:
+            table.add_row(*(word for side in ("teacher", "student") for word in (pair[side]["tap"], _shape(pair[side]["shape"]))))
+        parts.append(table)
+        if methods:
+            named = json.dumps([[pair["teacher"]["tap"], pair["student"]["tap"]] for pair in each["pairs"]])
+            parts.append(Text(f"to name others: --method '{methods[0]}:pairs={named}'", "dim"))
+        parts.append(Text())
+    return Group(*parts)
+
+
 def methods(listed: Sequence[Mapping[str, Any]]) -> Table:
     """One line a method."""
     table = _table("name", "what it is", "reference")
@@ -125,25 +166,27 @@ def methods(listed: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def presets(listed: Sequence[Mapping[str, Any]]) -> Table:
-    """One line a preset."""
-    table = _table("name", "methods", "what it is")
+    """One line a preset: its name, and the first sentence of its note."""
+    table = _table("name", "what it is")
     for each in listed:
-        taught = " + ".join(str(method["name"]) for method in each["spec"].get("methods", ())) or "none"
-        table.add_row(str(each["name"]), taught, str(each["note"]))
+        table.add_row(str(each["name"]), _first_sentence(str(each["note"])))
     return table
 
 
-def method(one: Mapping[str, Any]) -> Group:
-    """A method with its parameters, as its schema describes them."""
-    lines = [Text(str(one["name"]), "bold")]
-    lines += [Text(f"{one[name]}\n") for name in ("docs", "reference") if one.get(name)]
-    table = _table("parameter", "type", "default", "what it is")
-    for name, schema in one["params_schema"]["properties"].items():
-        if name == "name":
-            continue
-        default = json.dumps(schema["default"]) if "default" in schema else "required"
-        table.add_row(name, _type(schema), default, str(schema.get("description", "")))
-    return Group(*lines, table, Text(f"use it: --method {one['name']}:parameter=value,…", "dim"))
+def preset(one: Mapping[str, Any]) -> Group:
+    """A preset in full: its note, its published row where it has one, its spec, and how to begin with it."""
+    told = {field: one[field] for field in ("networks", "published", "spec") if one.get(field) is not None}
+    return Group(
+        Text(str(one["name"]), "bold"),
+        Text(f"{one['note']}\n"),
+        Text(yaml.safe_dump(told, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)),
+        Text(f"begin with it: retort submit --preset {one['name']} --teacher tch_… --student arc_… --dataset ds_…", "dim"),
+    )
+
+
+def method(one: Mapping[str, Any]) -> Markdown:
+    """The page of a method."""
+    return Markdown(str(one["page"]))
 
 
 def document(one: Mapping[str, Any]) -> Text:
@@ -166,23 +209,20 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _pairs() -> Table:
+def _fields() -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     return table
 
 
-def _type(schema: Mapping[str, Any]) -> str:
-    if "anyOf" in schema:
-        return " or ".join(_type(each) for each in schema["anyOf"])
-    if "enum" in schema:
-        return " or ".join(json.dumps(each) for each in schema["enum"])
-    bounds = [f"{sign} {schema[name]:g}" for name, sign in _BOUNDS.items() if isinstance(schema.get(name), int | float)]
-    return " ".join([str(schema.get("type") or schema.get("$ref", "").rpartition("/")[2] or "any"), ", ".join(bounds)]).strip()
+def _first_sentence(words: str) -> str:
+    """Up to the first full stop that a capital letter follows: not to that of an "et al. 2019" or of a number."""
+    return re.split(r"(?<=[.!?])\s+(?=[A-Z])", words.strip(), maxsplit=1)[0]
 
 
-_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+def _shape(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def _progress(one: Job) -> str:

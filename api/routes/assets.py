@@ -10,6 +10,7 @@ from api.deps import After, Id, Limit, Running, Service
 from api.findings import Finding
 from api.problems import Problem, invalid, not_found, not_kept
 from api.shapes import AssetCard, Listing, StageCard, TapCard, Taps, page, when
+from api.submission import ready
 from core.networks import Extent, parse
 from db import assets
 from db.access import Tenant
@@ -91,7 +92,7 @@ def card(asset: Asset) -> AssetCard:
 def create_teacher(running: Running, caller: Caller, body: TeacherRequest, response: Response) -> AssetCard:
     """A worker inspects the weights: `processing` becomes `ready`, or `rejected` with the reason."""
     if isinstance(body.architecture, str):
-        architecture = _ready_architecture(running, caller, body.architecture)
+        architecture = ready(running, caller, "architecture", body.architecture, "/architecture").request["architecture"]
     else:
         architecture = parse(body.architecture).model_dump(mode="json")
     request = {**_told(body), "architecture": architecture}
@@ -136,23 +137,6 @@ def _bytes(running: Service, caller: Tenant, id: str, purpose: str) -> dict[str,
             more={"current_status": upload.status},
         )
     return {"in/upload": upload.sha256}
-
-
-def _ready_architecture(running: Service, caller: Tenant, id: str) -> dict[str, Any]:
-    asset = assets.get_asset(running.database, caller, id, kind="architecture")
-    if asset is None:
-        raise invalid([Finding("/architecture", "not_found", f"there is no architecture {id}", "GET /v1/architectures lists yours")])
-    if asset.status != "ready":
-        raise Problem(
-            409,
-            f"the architecture {id} is {asset.status}",
-            code="not_ready",
-            retryable=asset.status == "processing",
-            errors=[Finding("/architecture", "not_ready", f"it is {asset.status}")],
-            more={"current_status": asset.status},
-        )
-    architecture: dict[str, Any] = asset.request["architecture"]
-    return architecture
 
 
 def _create(

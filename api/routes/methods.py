@@ -1,9 +1,9 @@
 """What this service can do: its methods, its presets, its families of networks, and the workers that are there."""
 
 import inspect
-import sys
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
@@ -15,7 +15,8 @@ from api.problems import Problem
 from api.shapes import Listing, when
 from core.method import Method
 from core.methods import catalogue
-from core.networks import families
+from core.networks import Family, families
+from core.pages import docs_of, page
 from core.presets import presets
 from db import workers
 
@@ -30,8 +31,12 @@ class MethodCard(BaseModel):
     name: str
     title: str
     reference: str
-    docs: str = Field(description="the idea, the formula, when to use it")
+    docs: str = Field(description="the idea, the formula, when to use it, what it costs")
+    page: str = Field(description="all of this for a person, as Markdown")
     needs_teacher: bool
+    pairs_by: Literal["out", "pre"] | None = Field(
+        description="which kind of /v1/pairs its pairs are made of where a job names none; null if it pairs no taps"
+    )
     params_schema: dict[str, Any] = Field(description="JSON Schema 2020-12 of the object that stands in a job's `methods`")
     defaults: dict[str, Any]
 
@@ -40,7 +45,11 @@ class PresetCard(BaseModel):
     """Settings by name, such as those of a published row."""
 
     name: str
-    note: str = Field(description="where the settings come from, and what they are for")
+    note: str = Field(description="where the settings come from, and what they are for; its first sentence says what it is")
+    networks: dict[Literal["teacher", "student"], dict[str, Any]] | None = Field(
+        description="the architectures of the published row: to upload them, and no part of the spec"
+    )
+    published: dict[str, Any] | None = Field(description="the published figure and its source")
     spec: dict[str, Any] = Field(description="a job spec without the ids of the teacher, the student and the dataset")
 
 
@@ -74,40 +83,35 @@ class Capabilities(BaseModel):
     workers: list[WorkerCard]
 
 
-def _title(docs: str) -> str:
-    return docs.partition("\n")[0].strip()
-
-
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
     return {"$schema": DIALECT, **model.model_json_schema(mode="validation")}
 
 
 def _method(name: str, method: type[Method]) -> MethodCard:
-    docs = inspect.cleandoc(sys.modules[method.__module__].__doc__ or method.__doc__ or "")
+    docs = docs_of(method)
     defaults = {key: field.get_default(call_default_factory=True) for key, field in method.model_fields.items() if not field.is_required()}
     plain = method.model_construct(**{**defaults, "name": name}).model_dump(mode="json", include=set(defaults))
     return MethodCard(
         name=name,
-        title=_title(docs),
+        title=docs.title,
         reference=method.reference,
-        docs=docs,
+        docs=docs.text,
+        page=page(name, method),
         needs_teacher=method.needs_teacher,
+        pairs_by=method.pairs_by,
         params_schema=_schema(method),
         defaults=plain,
     )
 
 
+def _family(name: str, family: type[Family]) -> FamilyCard:
+    docs = inspect.cleandoc(family.__doc__ or "")
+    title, _, _ = docs.partition("\n")
+    return FamilyCard(name=name, title=title, reference=family.reference, docs=docs, params_schema=_schema(family))
+
+
 METHODS = {name: _method(name, method) for name, method in sorted(catalogue().items())}
-FAMILIES = [
-    FamilyCard(
-        name=name,
-        title=_title(inspect.cleandoc(family.__doc__ or "")),
-        reference=family.reference,
-        docs=inspect.cleandoc(family.__doc__ or ""),
-        params_schema=_schema(family),
-    )
-    for name, family in sorted(families().items())
-]
+FAMILIES = [_family(name, family) for name, family in sorted(families().items())]
 
 
 @router.get("/methods", summary="List the methods")
@@ -127,7 +131,7 @@ def get_method(caller: Caller, name: Name) -> MethodCard:
 @router.get("/presets", summary="List the presets")
 def list_presets(caller: Caller) -> Listing[PresetCard]:
     """Whole job specs, such as published rows: fill in the ids and submit one."""
-    return Listing(data=[_preset(name) for name in presets()])
+    return Listing(data=[preset_card(name, fields) for name, fields in presets().items()])
 
 
 @router.get("/presets/{name}", summary="Get a preset")
@@ -135,13 +139,13 @@ def get_preset(caller: Caller, name: Name) -> PresetCard:
     """One whole job spec without the ids of teacher, student and dataset, and where its settings come from."""
     if name not in presets():
         raise Problem(404, f"there is no preset {name}", hint=nearest(name, presets()))
-    return _preset(name)
+    return preset_card(name, presets()[name])
 
 
-def _preset(name: str) -> PresetCard:
-    fields = presets()[name]
-    spec = {field: value for field, value in fields.items() if field not in ("note", "networks", "published")}
-    return PresetCard(name=name, note=fields["note"], spec=spec)
+def preset_card(name: str, fields: Mapping[str, Any]) -> PresetCard:
+    """A preset as the API tells it: what is said about it, and apart from that the spec."""
+    about = {field: fields.get(field) for field in ("note", "networks", "published")}
+    return PresetCard(name=name, **about, spec={field: value for field, value in fields.items() if field not in about})
 
 
 @router.get("/architectures/catalog", summary="List the families of networks", tags=["architectures"])

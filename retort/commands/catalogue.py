@@ -9,8 +9,8 @@ from retort.session import Session, connected
 
 
 @connected
-def methods(session: Session, name: Annotated[str | None, typer.Argument(help="Show this one with its parameters.")] = None) -> None:
-    """List the methods, or show one."""
+def methods(session: Session, name: Annotated[str | None, typer.Argument(help="Show the page of this one.")] = None) -> None:
+    """List the methods, or show one: the idea, the formula, the cost, the parameters."""
     catalogue = session.client().methods
     if name is None:
         listed = catalogue.list()
@@ -22,11 +22,11 @@ def methods(session: Session, name: Annotated[str | None, typer.Argument(help="S
 
 @connected
 def presets(session: Session, name: Annotated[str | None, typer.Argument(help="Show this one's whole job spec.")] = None) -> None:
-    """List the presets, published rows as whole job specs, or show one."""
+    """List the presets, published rows as whole job specs, or show one with its networks and its figure."""
     catalogue = session.client().presets
     if name is None:
         listed = catalogue.list()
         session.answer({"object": "list", "data": listed}, render.presets(listed))
     else:
         one = catalogue.get(name)
-        session.answer(one, render.document(one))
+        session.answer(one, render.preset(one))

@@ -5,10 +5,13 @@ from typing import Any
 
 import httpx
 import pytest
+import torch
+from torch import Tensor, nn
 
+from core.networks import parse
 from db import assets, jobs, life
 from db.session import Database
-from tests.api.lab import STUDENT, TEACHER, Lab, User, anatomy_report, claim_of, inspected, upload, weights
+from tests.api.lab import ONE_DATABASE, STUDENT, TEACHER, Lab, User, anatomy_report, claim_of, equip, inspected, upload, weights
 
 
 def teacher_body(http: httpx.Client, **more: Any) -> dict[str, Any]:
@@ -109,6 +112,38 @@ def test_taps_are_listed_in_the_order_of_a_forward_pass(http: httpx.Client, lab:
     assert names.index("linear1") < names.index("relu1") < names.index("fc")
     waiting = http.post("/v1/architectures", json={"name": "a", "architecture": STUDENT}).json()["id"]
     assert http.get(f"/v1/architectures/{waiting}/taps").status_code == 409
+
+
+def shapes_seen(architecture: dict[str, Any]) -> dict[str, list[int]]:
+    """What plain hooks see at every module of a network, in and out, without the batch."""
+    seen: dict[str, list[int]] = {}
+
+    def watch(name: str, module: nn.Module) -> None:
+        def see(module: nn.Module, given: tuple[Tensor, ...], gave: Tensor) -> None:
+            seen.update({f"{name}:in": list(given[0].shape[1:]), name: list(gave.shape[1:])})
+
+        module.register_forward_hook(see)
+
+    network = parse(architecture).build().eval()
+    for name, module in network.named_modules():
+        if name:
+            watch(name, module)
+    network(torch.zeros(1, *architecture["input"]))
+    return seen
+
+
+@ONE_DATABASE
+def test_every_tap_is_listed_with_its_shape_and_stands_in_the_report(http: httpx.Client, user: User, database: Database) -> None:
+    architecture = {"family": "convnet", "channels": [4, 6], "input": [1, 8, 8], "classes": 10}
+    lab = equip(database, user, teacher=architecture, student=architecture)
+    for place in (f"/v1/teachers/{lab.teacher}", f"/v1/architectures/{lab.student}"):
+        listed = http.get(f"{place}/taps").json()
+        assert {each["tap"]: each["shape"] for each in listed["data"]} == shapes_seen(architecture)
+        assert [(stage["size"], stage["out"], stage["pre"]) for stage in listed["stages"]] == [
+            ([8, 8], "block1", "block1.relu:in"),
+            ([4, 4], "block2", "block2.relu:in"),
+        ]
+        assert http.get(place).json()["report"]["anatomy"]["taps"] == [[each["tap"], each["shape"]] for each in listed["data"]]
 
 
 def test_lists_are_paged_newest_first(http: httpx.Client) -> None:

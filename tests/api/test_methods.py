@@ -3,8 +3,10 @@
 import httpx
 import jsonschema
 
+from api.routes.methods import preset_card
 from core.methods import catalogue
 from core.networks import families, parse
+from core.pages import page
 from core.presets import presets
 from core.spec import JobSpec
 from db import workers
@@ -16,7 +18,9 @@ def test_every_method_is_told_with_a_schema_that_its_defaults_meet(http: httpx.C
     assert [each["name"] for each in listed] == sorted(catalogue())
     for each in listed:
         assert each == http.get(f"/v1/methods/{each['name']}").json()
-        assert each["title"]
+        assert each["title"] == each["docs"].splitlines()[0]
+        assert each["page"] == page(each["name"], catalogue()[each["name"]])
+        assert each["pairs_by"] == catalogue()[each["name"]].pairs_by
         assert each["reference"]
         assert "2020-12" in each["params_schema"]["$schema"]
         jsonschema.Draft202012Validator.check_schema(each["params_schema"])
@@ -44,6 +48,21 @@ def test_every_preset_is_listed_and_told_with_a_spec_that_only_lacks_the_ids(htt
         assert http.get(f"/v1/presets/{each['name']}").json() == each
         ids = {"student": {"architecture": "arc_1"}, "teacher": "tch_1", "dataset": {**each["spec"].get("dataset", {}), "id": "ds_1"}}
         JobSpec.model_validate(each["spec"] | ids)
+
+
+def test_what_is_said_about_a_preset_is_no_part_of_its_spec() -> None:
+    networks = {"teacher": {"family": "resnet", "depth": 56}, "student": {"family": "resnet", "depth": 20}}
+    published = {"accuracy": 0.7066, "source": "a table"}
+    card = preset_card("row", {"note": "A row.", "networks": networks, "published": published, "name": "row", "recipe": {"epochs": 240}})
+    assert card.model_dump() == {
+        "name": "row",
+        "note": "A row.",
+        "networks": networks,
+        "published": published,
+        "spec": {"name": "row", "recipe": {"epochs": 240}},
+    }
+    plain = preset_card("plain", {"note": "Settings.", "recipe": {"epochs": 240}})
+    assert (plain.networks, plain.published, plain.spec) == (None, None, {"recipe": {"epochs": 240}})
 
 
 def test_an_unknown_preset_is_told_the_nearest(http: httpx.Client) -> None:

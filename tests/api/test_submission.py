@@ -8,7 +8,9 @@ import sqlalchemy as sa
 
 from db import life
 from db.session import Database
-from tests.api.lab import ONE_DATABASE, STUDENT, TEACHER, Lab, User, anatomy_report, claim_of, inspected, upload, weights
+from tests.api.lab import ONE_DATABASE, STUDENT, TEACHER, Lab, User, anatomy_report, claim_of, equip, inspected, upload, weights
+
+CONVNET = {"family": "convnet", "channels": [2, 4], "input": [1, 8, 8], "classes": 10}
 
 
 def refused(http: httpx.Client, spec: dict[str, Any], status: int = 422) -> dict[str, Any]:
@@ -148,6 +150,18 @@ def test_other_classes_than_the_dataset_are_refused(http: httpx.Client, user: Us
     assert "10" in problem["detail"]
     student = ready_architecture(http, user, database, {**STUDENT, "classes": 12})
     assert refused(http, lab.spec(student={"architecture": student}))["errors"][0]["pointer"].startswith("/student")
+
+
+@ONE_DATABASE
+@pytest.mark.parametrize(("pair", "place"), [(["blok1", "block1"], 0), (["block1", "blok1"], 1)])
+def test_a_wrong_tap_is_refused_by_its_place_with_the_nearest_names(
+    http: httpx.Client, user: User, database: Database, pair: list[str], place: int
+) -> None:
+    lab = equip(database, user, teacher={**CONVNET, "channels": [4, 8]}, student=CONVNET)
+    problem = refused(http, lab.spec(methods=[{"name": "kd"}, {"name": "at", "pairs": [["block2", "block2"], pair]}]))
+    assert [each["pointer"] for each in problem["errors"]] == [f"/methods/1/pairs/1/{place}"]
+    assert "'blok1'" in problem["detail"]
+    assert "block1" in problem["hint"]
 
 
 def test_more_images_than_there_are_cannot_be_taken(http: httpx.Client, lab: Lab) -> None:

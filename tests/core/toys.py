@@ -284,6 +284,7 @@ class ToyMethod(Method):
     """Uses each part of the vocabulary once."""
 
     reference: ClassVar[str] = "none"
+    pairs_by = "out"
 
     name: Literal["toy"] = "toy"
     epochs: int = Field(1, ge=1)

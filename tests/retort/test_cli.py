@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from retort.cli import run
@@ -52,6 +53,8 @@ def test_a_refusal_ends_with_1_and_is_json_on_standard_output(capsys: pytest.Cap
         ["upload", "architecture", "{"],
         ["upload", "dataset", "digits.tar"],
         ["upload", "dataset", "digits.zip", "--size", "32"],
+        ["taps", "ds_1"],
+        ["pairs", "tch_1"],
         ["up", "--device", "tpu"],
         ["up", "--port", "70000"],
     ],
@@ -66,8 +69,8 @@ def test_wrong_use_ends_with_2_before_anything_is_sent(words: list[str], capsys:
 
 
 def test_every_command_takes_json_and_names_the_service_alike(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = ["submit", "ls", "get", "watch", "logs", "download", "cancel", "pause", "resume", "release", "retry", "methods", "presets"]
-    for words in [*([each] for each in commands), ["key", "make"], ["upload", "dataset"]]:
+    of_jobs = ["submit", "ls", "get", "watch", "logs", "download", "cancel", "pause", "resume", "release", "retry"]
+    for words in [*([each] for each in (*of_jobs, "methods", "presets", "taps", "pairs")), ["key", "make"], ["upload", "dataset"]]:
         assert run([*words, "--help"]) == 0
         told = capsys.readouterr().out
         assert all(option in told for option in ("--json", "--url", "--key", "--data")), words
@@ -189,3 +192,35 @@ def test_a_line_of_ls_is_one_line_on_a_narrow_terminal() -> None:
     assert "running 45 %" in lines[1]
     assert "succeeded" in lines[2]
     assert "0.9150 (n = 600)" in lines[2]
+
+
+PRESET = {
+    "name": "row",
+    "note": "What Heo et al. 2019 ran on CIFAR-10 (lr 0.1 vs. 0.01). Their table has 91.9. More.",
+    "networks": {"teacher": {"family": "wrn", "depth": 16}, "student": {"family": "wrn", "depth": 10}},
+    "published": {"accuracy": 0.919, "source": "table 2"},
+    "spec": {"methods": [{"name": "kd", "temperature": 3}], "recipe": {"epochs": 80}},
+}
+
+
+def test_a_preset_is_listed_with_its_first_sentence_and_shown_with_its_row(capsys: pytest.CaptureFixture[str]) -> None:
+    with stage(script(Answer(200, json.dumps({"data": [PRESET], "has_more": False}).encode()))) as service:
+        where = ["--url", service.url, "--key", "k"]
+        assert run(["presets", *where]) == 0
+        _, line = capsys.readouterr().out.splitlines()
+        assert line.split(maxsplit=1) == ["row", "What Heo et al. 2019 ran on CIFAR-10 (lr 0.1 vs. 0.01)."]
+        assert run(["presets", "row", *where]) == 0
+        told = capsys.readouterr().out
+    assert "Their table has 91.9. More." in told
+    document = yaml.safe_load(told[told.index("networks:") : told.index("begin with it")])
+    assert document == {field: PRESET[field] for field in ("networks", "published", "spec")}
+    assert "retort submit --preset row" in told
+
+
+def test_a_method_is_shown_as_its_page(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "# `kd`\n\nOne *loss*:\n\n    L = T^2 * x\n\n## Cost\n\n| name | type |\n| --- | --- |\n| `T` | number |\n"
+    with stage(script(Answer(200, json.dumps({"data": [{"name": "kd", "page": text}], "has_more": False}).encode()))) as service:
+        assert run(["methods", "kd", "--url", service.url, "--key", "k"]) == 0
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    for line in ("kd", "One loss:", "L = T^2 * x", "Cost", "name type", "T number"):
+        assert line.split() in told

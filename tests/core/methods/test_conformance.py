@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from core.anatomy import measure
+from core.anatomy import match, measure
 from core.bench import Bench
 from core.data import Batches
 from core.errors import Refused
@@ -25,6 +25,7 @@ from core.methods.kd import KD
 from core.networks import Family
 from core.objective import losses_of
 from core.optim import SGD, Constant, Recipe
+from core.pages import docs_of
 from core.source import Live
 from core.taps import Pair
 from tests.core import toys
@@ -90,9 +91,14 @@ def test_the_name_is_the_files_name_and_the_file_reads_like_its_paper(name: str)
     kind = catalogue()[name]
     assert kind.model_fields["name"].default == name
     assert inspect.getmodule(kind).__name__ == f"core.methods.{name}"  # type: ignore[union-attr]
-    text = inspect.getmodule(kind).__doc__ or ""
-    assert ">>>" in text
-    assert "Reference:" in text
+    docs = docs_of(kind)
+    assert 20 < len(docs.title) <= 120
+    assert "\n\n    " in docs.idea, "no formula: an indented line"
+    assert docs.use, 'no paragraph begins "Use it"'
+    assert docs.cost, 'no paragraph begins "Cost:"'
+    assert ">>>" in docs.by_hand, "no doctest between the cost and the reference"
+    assert docs.reference, 'no paragraph begins "Reference:"'
+    assert len(inspect.getsource(inspect.getmodule(kind)).splitlines()) <= 150  # type: ignore[arg-type]
     assert len(kind.reference) > 20
     assert kind.__doc__
     assert all(field.description for field_name, field in kind.model_fields.items() if field_name != "name")
@@ -206,3 +212,17 @@ def test_a_bad_tap_is_refused_by_name(method: Method) -> None:
         with pytest.raises(Refused, match="'nowhere'") as caught:
             made(bad)
         assert caught.value.where == f"/methods/0/pairs/0/{place}"
+
+
+@every_method
+def test_the_pairs_it_takes_by_default_are_made_of_those_that_it_names(method: Method) -> None:
+    assert (method.pairs_by is None) == ("pairs" not in type(method).model_fields)
+    if method.pairs_by is None:
+        return
+    default, decided = match(measure(TEACHER), measure(STUDENT), method.pairs_by), made(method).plan
+    for looked, taps in (
+        (decided.teacher_taps, {pair.teacher for pair in default}),
+        (decided.student_taps, {pair.student for pair in default}),
+    ):
+        # Of a pre-activation it may take what the activation behind it gives.
+        assert set(looked) <= taps | {tap.removesuffix(":in") for tap in taps}

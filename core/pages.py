@@ -1,0 +1,158 @@
+"""A page about each method for somebody who has not read its paper, made from the method's own file."""
+
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from core.method import Method
+
+_BEGINNINGS = {"Use it": "use", "Cost:": "cost", "Reference:": "reference"}
+_PAIRS = {
+    "out": "what the stages of the two networks give",
+    "pre": "what enters the activation behind each stage of the two networks",
+}
+_BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+
+
+@dataclass(frozen=True, slots=True)
+class Docs:
+    """What the docstring of a method's file says: the whole of it and its parts, as Markdown; a part that is missing is empty.
+
+    The first line is the `title`; the `idea` with its formula follows; `use` begins with "Use it", `cost` after "Cost:"; the
+    values computed `by_hand`, a doctest, stand between that and the `reference`, after "Reference:".
+    """
+
+    text: str
+    title: str
+    idea: str
+    use: str
+    cost: str
+    by_hand: str
+    reference: str
+
+
+def docs_of(method: type[Method]) -> Docs:
+    """The docstring of the file that holds a method, taken apart."""
+    text = inspect.cleandoc(sys.modules[method.__module__].__doc__ or "")
+    title, _, rest = text.partition("\n")
+    parts: dict[str, list[str]] = {"idea": [], "use": [], "cost": [], "by_hand": [], "reference": []}
+    here = "idea"
+    for paragraph in rest.strip("\n").split("\n\n"):
+        begins = next((part for beginning, part in _BEGINNINGS.items() if paragraph.startswith(beginning)), None)
+        # The cost is one paragraph: whatever comes between it and the reference is the example by hand.
+        here = begins or ("by_hand" if here == "cost" else here)
+        parts[here].append(_fenced(paragraph) if paragraph.startswith(">>>") else paragraph)
+    joined = {part: "\n\n".join(paragraphs) for part, paragraphs in parts.items()}
+    for beginning in ("Cost:", "Reference:"):
+        part = _BEGINNINGS[beginning]
+        joined[part] = _sentence(joined[part].removeprefix(beginning))
+    return Docs(text=text, title=title, **joined)
+
+
+def page(name: str, method: type[Method]) -> str:
+    """The page of one method, as Markdown."""
+    docs = docs_of(method)
+    sections = {
+        "When to use it": docs.use,
+        "Cost": docs.cost,
+        "Parameters": _parameters(method),
+        "Pairs of taps": _pairs(method),
+        "In a job": _entries(name, method),
+        "By hand": docs.by_hand and f"{docs.by_hand}\n\nThese lines run as a test in `core/methods/{name}.py`.",
+        "Reference": docs.reference,
+    }
+    parts = [f"# `{name}`", f"**{docs.title}**", docs.idea]
+    for heading, body in sections.items():
+        if body:
+            parts += [f"## {heading}", body]
+    return "\n\n".join(parts) + "\n"
+
+
+def pages(methods: Mapping[str, type[Method]]) -> dict[str, str]:
+    """The page of every method by the name of its file, and README.md, which lists them."""
+    rows = [(f"[`{name}`]({name}.md)", docs_of(method).title) for name, method in methods.items()]
+    index = [
+        "# Methods",
+        "Each page is made from the method's file in `core/methods/`: change that, and run `python -m core methods --pages docs/methods`.",
+        _table(("method", "what it is"), rows),
+    ]
+    return {"README.md": "\n\n".join(index) + "\n", **{f"{name}.md": page(name, method) for name, method in methods.items()}}
+
+
+def _fenced(example: str) -> str:
+    return f"```python\n{example}\n```"
+
+
+def _sentence(words: str) -> str:
+    words = words.strip()
+    return words[:1].upper() + words[1:]
+
+
+def _pairs(method: type[Method]) -> str:
+    if method.pairs_by is None:
+        return ""
+    return (
+        "`pairs` may name any places of the two networks: `retort taps ID` lists them. "
+        f"Left out, they are made of {_PAIRS[method.pairs_by]}, where the maps have the same size, in order: "
+        f"`retort pairs TEACHER ARCHITECTURE` and `GET /v1/pairs` show these, as the kind `{method.pairs_by}`."
+    )
+
+
+def _parameters(method: type[Method]) -> str:
+    schema = method.model_json_schema()
+    known: Mapping[str, Any] = schema.get("$defs", {})
+    rows = []
+    for name, field in schema["properties"].items():
+        if name != "name":
+            default = f"`{json.dumps(field['default'])}`" if "default" in field else "required"
+            rows.append((f"`{name}`", _type(field, known), default, field.get("description", "")))
+    if not rows:
+        return "It has none."
+    # An object stands in the table by its title, and below it in full.
+    notes = [f"{each['title']}: {each['description']}" for each in known.values() if each["type"] == "object" and "description" in each]
+    return "\n\n".join([_table(("name", "type", "default", "meaning"), rows), *notes])
+
+
+def _type(schema: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+    """A JSON schema in a few words."""
+    match schema:
+        case {"$ref": where}:
+            words = _type(known[where.rpartition("/")[2]], known)
+        case {"anyOf": several}:
+            words = " or ".join(_type(each, known) for each in several)
+        case {"enum": values}:
+            words = " or ".join(f"`{json.dumps(each)}`" for each in values)
+        case {"const": value}:
+            words = f"`{json.dumps(value)}`"
+        case {"prefixItems": places}:
+            words = f"[{', '.join(each.get('title', '').lower() or _type(each, known) for each in places)}]"
+        case {"items": each}:
+            words = f"list of {_type(each, known)}"
+        case {"type": "object", "title": title}:
+            words = str(title)
+        case _:
+            bounds = [f"{sign} {_number(schema[bound])}" for bound, sign in _BOUNDS.items() if bound in schema]
+            words = f"{schema['type']} {', '.join(bounds)}".strip()
+    return words
+
+
+def _number(value: float) -> str:
+    return f"{int(value):,}" if float(value).is_integer() else f"{value:g}"
+
+
+def _entries(name: str, method: type[Method]) -> str:
+    teacher = "The job must name a teacher." if method.needs_teacher else "The job need not name a teacher."
+    entries = "\n".join(json.dumps({"name": name, **example}) for example in method.examples)
+    plain = (f":{field}={json.dumps(value)}" for field, value in method.examples[0].items() if isinstance(value, int | float))
+    return (
+        f"Each line is an entry of its `methods`, beside which others may stand; what is left out has its default. {teacher}\n\n"
+        f"```json\n{entries}\n```\n\nOn the command line: `retort submit --method {name}{next(plain, '')} …`."
+    )
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
