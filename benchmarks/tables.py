@@ -132,7 +132,7 @@ def teachers_of(table: Table, scale: Scale, bed: Bed) -> dict[str, Teacher]:
             continue
         recipe = scale.recipe(table)
         spec = {"name": f"teacher {name}", "dataset": {"validation": 0.0}, "methods": [], "recipe": recipe}
-        training = bed.training(spec, column.networks.teacher, threads=bed.jobs)
+        training = bed.training(spec, column.networks.teacher)
         (outcome,) = _carry_out({Cell("teacher", name, 0): training}, 1).values()
         if "error" not in outcome:
             raise RuntimeError(f"the teacher {name} diverged: {outcome['diverged']}")

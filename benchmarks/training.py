@@ -136,8 +136,6 @@ class Bed:
         spec: Mapping[str, Any],
         student: Mapping[str, Any],
         teacher: tuple[Mapping[str, Any], Path] | None = None,
-        *,
-        threads: int = 1,
     ) -> Training:
         """A job spec without the ids as a training; `teacher` is its architecture and its weights."""
         whole = {**spec, "student": {"architecture": "arc_0"}, "dataset": {**spec["dataset"], "id": "ds_0"}, "device": self.device}
@@ -152,7 +150,7 @@ class Bed:
             "teacher_dataset": None,
             "runtime": {
                 "device": self.device,
-                "threads": threads,
+                "threads": 1,  # on two, a training beside other work takes many times as long
                 "checkpoint_seconds": self.checkpoint_seconds,
                 "report_seconds": 5.0,
             },
