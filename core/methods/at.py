@@ -12,7 +12,9 @@ must be equal. By default the outputs of the stages are paired. Where student an
 
 Use it for a student that is built like its teacher, thinner or shallower; between unlike families it can do harm
 (ResNet-50 to MobileNetV2 on CIFAR-100: below the student without a teacher). It compares no logits, so the teacher may
-know other classes. The published weight is 1000, alone or beside `kd`.
+know other classes. The published weight is 1000, for maps of 32 x 32 to 8 x 8 and 200 epochs. The fewer places a map has,
+the larger is the mean over them: with smaller maps or few steps take less, or it drowns the task. On 14 x 14 to 4 x 4
+and 30 epochs 30 did best of five, and 1000 did harm.
 
 Cost: one sum of squares over each paired map. It keeps of a teacher's map only H * W values a sample.
 

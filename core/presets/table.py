@@ -91,11 +91,16 @@ class Table(_Part):
             for row in setting.published
         }
 
+    def _sentence(self, row: str, column: Column) -> str:
+        """What a list of presets shows of one."""
+        transfer, train = column.epochs
+        return f"{self.rows[row].title}, {column.title}; {transfer}+{train} epochs; {column.published[row]} % test error published."
+
     def _preset(self, row: str, column: str) -> dict[str, Any]:
         setting = self.columns[column]
         whole = {"input": list(self.input), "classes": self.classes}
         return {
-            "note": f"{self.note.strip()} {self.rows[row].note.strip()}".strip(),
+            "note": f"{self._sentence(row, setting)} {self.rows[row].note.strip()} {self.note.strip()}".replace("  ", " "),
             "networks": {"teacher": {**setting.networks.teacher, **whole}, "student": {**setting.networks.student, **whole}},
             "published": {"error_percent": setting.published[row], "source": self.source},
             **self.job(row, column),
