@@ -159,4 +159,4 @@ def test_full_changes_nothing_and_small_keeps_the_budgets_of_the_epochs_table() 
         }
         assert [method.get("weight") for method in small.rows["at_kd"].train] == [30.0, 1.0]
     small = SMALL.of("ab_epochs", tables()["ab_epochs"])
-    assert [column.epochs for column in small.columns.values()] == [(1, 1), (1, 5), (3, 12), (5, 25)]
+    assert [column.epochs for column in small.columns.values()] == [(1, 1), (1, 5), (3, 12)]
