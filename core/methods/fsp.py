@@ -29,6 +29,7 @@ Transfer Learning, CVPR 2017, equations 1 and 2.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -53,7 +54,9 @@ def flow(first: Tensor, second: Tensor, pool: Pool = "max") -> Tensor:
     size = min(first.shape[2], second.shape[2]), min(first.shape[3], second.shape[3])
     shrink = F.adaptive_max_pool2d if pool == "max" else F.adaptive_avg_pool2d
     first, second = (features if features.shape[2:] == size else shrink(features, size) for features in (first, second))
-    return torch.bmm(first.flatten(2), second.flatten(2).transpose(1, 2)) / (size[0] * size[1])
+    # Autocast would round the product to bf16 however wide its factors are; the meta device, where `plan` tries terms, has no autocast.
+    with nullcontext() if first.is_meta else torch.autocast(first.device.type, enabled=False):
+        return torch.bmm(first.flatten(2), second.flatten(2).transpose(1, 2)) / (size[0] * size[1])
 
 
 class FSP(Method):
