@@ -111,7 +111,7 @@ def fsp(student: tuple[Array, Array], teacher: tuple[Array, Array]) -> tuple[flo
 
 
 def ab(student: Array, teacher: Array, margin: float) -> tuple[float, dict[str, Array]]:
-    """Heo 2019: the squared hinge, sum over the elements, mean over the batch. The gradient is -2 hinge where active, else 2 hinge, over B."""
+    """Heo 2019: the squared hinge, sum over elements, mean over the batch. The gradient is -2 hinge / B where active, else 2 hinge / B."""
     active = (teacher > 0).astype(np.float64)
     low, high = np.maximum(margin - student, 0), np.maximum(margin + student, 0)
     loss = ((active * low + (1 - active) * high) ** 2).sum() / len(student)
