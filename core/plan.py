@@ -184,8 +184,8 @@ def _same_order(labels: Sequence[str] | None, dataset: DatasetReport) -> None:
 def _other_classes(labels: Sequence[str] | None, dataset: DatasetReport) -> str | None:
     """What tells that the teacher's outputs are not the dataset's classes, None where nothing does.
 
-    They are where the names that both have stand at the same outputs, and there are such names: a few may be spelt otherwise. A dataset whose
-    classes are called by their numbers, as one without names is, tells nothing.
+    They are where the names that both have stand at the same outputs, and there are such names: a few may be spelt otherwise. A dataset
+    whose classes are called by their numbers, as one without names is, tells nothing.
     """
     names = dataset.class_names
     if labels is None or names == tuple(str(number) for number in range(len(names))):
