@@ -126,5 +126,6 @@ def _regressor(k: int, joint: Joint, *, relu: bool, official: bool) -> nn.Module
         linear = nn.Linear(guided[0], hint[0])
     if official:
         nn.init.uniform_(linear.weight, -0.05, 0.05)
+        assert linear.bias is not None
         nn.init.zeros_(linear.bias)
     return nn.Sequential(linear, nn.ReLU()) if relu else linear

@@ -21,8 +21,10 @@ from core.runtime import Runtime
 from core.wire import Stopped, Wire
 from tests.core.folders import CONVOLUTIONS, NORMALIZATION, RUNTIME, STUDENT, Ended, digits, fill, start, weights_of, work
 
-LONG = {"recipe": {"epochs": 60, "batch_size": 32, "optimizer": {"name": "sgd", "lr": 0.05}, "augmentation": [{"name": "flip"}]}}
-EVERY_STEP = {"checkpoint_seconds": 0}
+LONG: dict[str, Any] = {
+    "recipe": {"epochs": 60, "batch_size": 32, "optimizer": {"name": "sgd", "lr": 0.05}, "augmentation": [{"name": "flip"}]}
+}
+EVERY_STEP: dict[str, Any] = {"checkpoint_seconds": 0}
 
 
 @pytest.fixture(autouse=True)

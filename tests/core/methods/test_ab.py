@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from core.anatomy import measure
 from core.bench import Bench
 from core.errors import Refused
 from core.events import Evaluated, Phase
@@ -26,7 +27,7 @@ LOW = (Pair("relu1:in", "relu1:in"),)
 
 def planned(method: AB, *, width: int = 4) -> Any:
     """The one transfer fit of a method for a teacher of width 6."""
-    (only,) = method.lesson(toys.measure(Toy(width=6)), toys.measure(Toy(width=width))).transfer
+    (only,) = method.lesson(measure(Toy(width=6)), measure(Toy(width=width))).transfer
     return only
 
 

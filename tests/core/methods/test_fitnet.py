@@ -22,9 +22,8 @@ LOW = (Pair("relu1", "relu1"),)
 
 def term(method: Fitnet, teacher: Anatomy = TEACHER, student: Anatomy = STUDENT) -> Any:
     """The term of a method's only fit."""
-    (found,) = [*method.lesson(teacher, student).transfer[:1]] or [method.lesson(teacher, student)]
-    terms = found.train if method.joint else found.terms
-    return terms["fitnet"].term
+    lesson = method.lesson(teacher, student)
+    return (lesson.train if method.joint else lesson.transfer[0].terms)["fitnet"].term
 
 
 def regressor(method: Fitnet, teacher: Anatomy = TEACHER, student: Anatomy = STUDENT) -> Any:
@@ -77,7 +76,7 @@ def test_the_official_form_sums_over_the_rows_of_maps_and_over_vectors() -> None
 def test_the_term_of_the_official_variant_is_the_height_of_the_hint_times_the_other() -> None:
     student, teacher, x, y = twins()
     with torch.no_grad():
-        student.network.get_submodule("bn1").bias.add_(0.5)  # type: ignore[operator, union-attr]
+        student.network.get_parameter("bn1.bias").add_(0.5)
     corrected, official = (
         identity(term(Fitnet.model_validate({"pairs": LOW, "variant": variant}), TEACHER, TEACHER)) for variant in ("corrected", "official")
     )

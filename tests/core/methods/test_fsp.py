@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from core.anatomy import measure
 from core.errors import Refused
 from core.methods.fsp import FSP, Flows, Pool, flow
 from core.taps import Pair
@@ -41,9 +42,9 @@ def test_the_larger_map_is_pooled_on_either_side(pool: Pool, expected: float) ->
 
 def test_moving_the_places_of_both_maps_alike_changes_nothing() -> None:
     first, second, order = maps(2, 3, 4, 4), maps(2, 5, 4, 4, seed=1), torch.randperm(16)
-    shuffled = [features.flatten(2)[:, :, order].reshape(features.shape) for features in (first, second)]
-    assert torch.allclose(flow(*shuffled), flow(first, second), rtol=0, atol=1e-15)
-    assert not torch.allclose(flow(shuffled[0], second), flow(first, second), atol=1e-3)
+    moved, along = (features.flatten(2)[:, :, order].reshape(features.shape) for features in (first, second))
+    assert torch.allclose(flow(moved, along), flow(first, second), rtol=0, atol=1e-15)
+    assert not torch.allclose(flow(moved, second), flow(first, second), atol=1e-3)
 
 
 def test_scaling_one_map_scales_the_flow() -> None:
@@ -77,7 +78,7 @@ def test_the_networks_sizes_may_differ() -> None:
 
 
 def test_one_network_has_no_distance_from_itself() -> None:
-    made: Any = FSP().lesson(toys.measure(WIDE), toys.measure(WIDE)).transfer[0].terms["fsp"].term
+    made: Any = FSP().lesson(measure(WIDE), measure(WIDE)).transfer[0].terms["fsp"].term
     student, teacher = (tapped(WIDE, made.student_taps, seed=1).eval() for _ in range(2))
     found = look(made, student, teacher, torch.rand(4, *toys.SHAPE), torch.zeros(4, dtype=torch.int64))
     assert found.item() == 0
@@ -100,7 +101,7 @@ def test_one_pair_is_no_flow() -> None:
 
 def test_a_connector_stands_only_where_the_widths_differ() -> None:
     pairs = (Pair("conv1", "bn1"), Pair("relu1", "conv2"), Pair("bn2", "relu2"))
-    made: Any = FSP(pairs=pairs, connectors=True).lesson(toys.measure(WIDE), toys.measure(Toy(width=6))).transfer[0].terms["fsp"].term
+    made: Any = FSP(pairs=pairs, connectors=True).lesson(measure(WIDE), measure(Toy(width=6))).transfer[0].terms["fsp"].term
     same, linear, again = made.connectors
     assert isinstance(same, nn.Identity)
     assert isinstance(again, nn.Identity)
@@ -116,7 +117,7 @@ def test_the_flow_is_in_fp32_under_bf16_maps_and_autocast() -> None:
 
 
 def test_joint_puts_the_term_into_the_training_and_makes_no_fit() -> None:
-    joined = FSP(connectors=True, joint=True).lesson(toys.measure(WIDE), toys.measure(Toy()))
+    joined = FSP(connectors=True, joint=True).lesson(measure(WIDE), measure(Toy()))
     assert (joined.transfer, list(joined.train)) == ((), ["fsp"])
-    two = FSP(connectors=True, epochs=4, lr=0.3).lesson(toys.measure(WIDE), toys.measure(Toy()))
+    two = FSP(connectors=True, epochs=4, lr=0.3).lesson(measure(WIDE), measure(Toy()))
     assert (dict(two.train), [(list(fit.terms), fit.recipe.epochs, fit.lr) for fit in two.transfer]) == ({}, [(["fsp"], 4, 0.3)])

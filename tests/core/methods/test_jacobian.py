@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from core.anatomy import measure
 from core.errors import Refused
 from core.method import Scene
 from core.methods.jacobian import Jacobian, Output, Slope
@@ -27,8 +28,8 @@ def linear(*rows: list[float], bias: list[float] | None = None) -> Tapped:
 
 def matched(student: Tapped, teacher: Tapped, y: list[int], *, output: Output = "label", x: Tensor | None = None) -> Tensor:
     """The loss of the logits' gradients on inputs of zeros, or on x."""
-    width = student.network.get_submodule("fc").in_features
-    x = torch.zeros(len(y), width) if x is None else x  # type: ignore[arg-type]
+    width = int(student.network.get_parameter("fc.weight").shape[1])
+    x = torch.zeros(len(y), width) if x is None else x
     return look(Slope((), output), student, teacher.requires_grad_(False), x, torch.tensor(y))
 
 
@@ -104,7 +105,7 @@ def test_of_maps_both_show_the_place_where_the_teacher_attends_most() -> None:
 def test_a_sample_without_a_gradient_costs_the_teachers_length_and_nothing_becomes_infinite() -> None:
     student = Tapped(parse({"family": "mlp", "input": [3], "hidden": [4], "classes": 2}).build())
     with torch.no_grad():
-        student.network.get_submodule("linear1").bias.fill_(-100.0)  # type: ignore[operator, union-attr]
+        student.network.get_parameter("linear1.bias").fill_(-100.0)
     teacher = linear([1.0, 0.0, 0.0], [0.0, 2.0, 0.0])
     found = matched(student, teacher, [0, 1], x=torch.rand(2, 3))
     assert found.item() == pytest.approx(1.0)
@@ -160,11 +161,11 @@ def test_pairs_belong_to_maps() -> None:
     with pytest.raises(Refused) as refused:
         toys.make(spec(Jacobian(pairs=(Pair("relu1", "relu1"),))))
     assert refused.value.where == "/methods/0/pairs"
-    last = Jacobian(output="maps").lesson(toys.measure(Toy(width=6)), toys.measure(Toy())).train["jacobian"].term
+    last = Jacobian(output="maps").lesson(measure(Toy(width=6)), measure(Toy())).train["jacobian"].term
     assert (last.teacher_taps, last.student_taps) == (("relu2",), ("relu2",))
 
 
 def test_by_default_it_is_the_labels_logit_with_weight_one() -> None:
-    weighted = Jacobian().lesson(toys.measure(Toy()), toys.measure(Toy())).train["jacobian"]
+    weighted = Jacobian().lesson(measure(Toy()), measure(Toy())).train["jacobian"]
     assert isinstance(weighted.term, Slope)
     assert (weighted.term.output, weighted.weight, weighted.term.differentiates_input) == ("label", 1.0, True)
