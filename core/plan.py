@@ -26,7 +26,8 @@ class Plan:
     is made anew from them.
 
     `fits` have whole recipes, the last is the training itself. `rows` are the training samples of each fit, `per_epoch`
-    its optimiser steps in one epoch. `same_classes` says that the teacher has as many classes as the student.
+    its optimiser steps in one epoch. `same_classes` says that the teacher's logits are of the student's classes, as far as
+    counts and names tell.
     """
 
     surgeries: tuple[Surgery, ...]
@@ -98,9 +99,11 @@ def plan(
     Pure: the same arguments make the same plan, initial weights of connectors included, and torch's generators are left as they were. Under
     `torch.device("meta")` no connector takes memory.
     """
-    _fits_together(spec, teacher, student, dataset)
     _same_order(teacher_labels, dataset)
-    lesson, surgeons = _lesson(spec, teacher, student)
+    other_classes = _other_classes(teacher_labels, dataset)
+    same_classes = teacher is not None and teacher.classes == student.classes and other_classes is None
+    _fits_together(spec, teacher, student, dataset, same_classes=same_classes)
+    lesson, surgeons = _lesson(spec, teacher, student, other_classes)
     task = Weighted(CrossEntropy(spec.recipe.label_smoothing), spec.recipe.task_weight)
     train = Fit({"task": task, **lesson.train}, Recipe())
     if all(weighted.asleep for weighted in train.terms.values()):
@@ -113,7 +116,7 @@ def plan(
         fits=tuple(replace(fit, recipe=fit.recipe.over(spec.recipe, lr=fit.lr), lr=None) for fit in (*lesson.transfer, train)),
         rows=tuple(rows),
         seed=spec.seed,
-        same_classes=teacher is not None and teacher.classes == student.classes,
+        same_classes=same_classes,
         evaluate=spec.evaluate,
     )
 
@@ -137,7 +140,7 @@ def steps_of(rows: int, recipe: Recipe) -> int:
     return max(1, whole + (left > 1))
 
 
-def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dataset: DatasetReport) -> None:
+def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dataset: DatasetReport, *, same_classes: bool) -> None:
     if student.input != dataset.input:
         raise Refused(
             "/student/architecture",
@@ -168,7 +171,7 @@ def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dat
             f"the teacher takes inputs of {_shape(teacher.input)}, the dataset has {_shape(dataset.input)}",
             hint="teacher, student and dataset must have one input shape",
         )
-    if "agreement" in spec.evaluate and (teacher is None or teacher.classes != student.classes):
+    if "agreement" in spec.evaluate and not same_classes:
         where = f"/evaluate/{spec.evaluate.index('agreement')}"
         raise Refused(where, "agreement needs a teacher with the student's classes", hint="leave agreement out")
 
@@ -186,27 +189,61 @@ def _same_order(labels: Sequence[str] | None, dataset: DatasetReport) -> None:
     )
 
 
-def _lesson(spec: JobSpec, teacher: Anatomy | None, student: Anatomy) -> tuple[Lesson, list[str]]:
-    """The sum of the methods' lessons, every term checked, and for each transfer fit the pointer of the method that brought it."""
+def _other_classes(labels: Sequence[str] | None, dataset: DatasetReport) -> str | None:
+    """What tells that the teacher's outputs are not the dataset's classes, None where nothing does.
+
+    They are where the names that both have stand at the same outputs, and there are such names: a few may be spelt otherwise. A dataset
+    whose classes are called by their numbers, as one without names is, tells nothing.
+    """
+    names = dataset.class_names
+    if labels is None or names == tuple(str(number) for number in range(len(names))):
+        return None
+    shared = set(labels) & set(names)
+    if shared and all(labels.index(name) == names.index(name) for name in shared):
+        return None
+    k = next(k for k, (label, name) in enumerate(zip(labels, names, strict=False)) if label != name)
+    return f"output {k} is {labels[k]!r} there and {names[k]!r} here"
+
+
+def _lesson(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, other_classes: str | None) -> tuple[Lesson, list[str]]:
+    """The sum of the methods' lessons, and for each transfer fit the pointer of the method that brought it."""
     whole, owners = Lesson(), []
     for ordinal, method in enumerate(spec.methods):
         where = f"/methods/{ordinal}"
+        lesson = _one(spec, ordinal, teacher, student)
+        if teacher is not None and other_classes is not None:
+            # A method that works with one output more compares no logits.
+            try:
+                _one(spec, ordinal, teacher.model_copy(update={"classes": teacher.classes + 1}), student)
+            except Refused as refused:
+                reason = f"the method {method.name!r} compares logits, and the teacher's are of other classes: {other_classes}"
+                hint = "a teacher of the dataset's classes, a method that compares features, or equal names for equal classes"
+                raise Refused("/teacher", reason, hint=hint) from refused
         try:
-            with torch.random.fork_rng(devices=[]):
-                # Connectors draw their initial weights here; a method added behind does not change them.
-                torch.default_generator.manual_seed(int(key_of(spec.seed, "lesson", ordinal)) & (2**63 - 1))
-                lesson = method.lesson(teacher, student)
             whole = whole + lesson
         except Refused as refused:
-            pointer = f"{where}/name" if refused.where == "/methods" else where + refused.where.removeprefix(where)
-            raise Refused(pointer, refused.reason, hint=refused.hint, code=refused.code) from refused
+            raise Refused(f"{where}/name", refused.reason, hint=refused.hint, code=refused.code) from refused
         owners += [where] * len(lesson.transfer)
-        for terms in (*(fit.terms for fit in lesson.transfer), lesson.train):
-            for name, weighted in terms.items():
-                rehearse(name, weighted.term, method, teacher=teacher, student=student, where=where)
     if "task" in whole.train:
         raise Refused("/methods", "a method brings the term 'task', which is the recipe's")
     return whole, owners
+
+
+def _one(spec: JobSpec, ordinal: int, teacher: Anatomy | None, student: Anatomy) -> Lesson:
+    """The lesson of one method, every term checked."""
+    method, where = spec.methods[ordinal], f"/methods/{ordinal}"
+    try:
+        with torch.random.fork_rng(devices=[]):
+            # Connectors draw their initial weights here; a method added behind does not change them.
+            torch.default_generator.manual_seed(int(key_of(spec.seed, "lesson", ordinal)) & (2**63 - 1))
+            lesson = method.lesson(teacher, student)
+    except Refused as refused:
+        pointer = f"{where}/name" if refused.where == "/methods" else where + refused.where.removeprefix(where)
+        raise Refused(pointer, refused.reason, hint=refused.hint, code=refused.code) from refused
+    for terms in (*(fit.terms for fit in lesson.transfer), lesson.train):
+        for name, weighted in terms.items():
+            rehearse(name, weighted.term, method, teacher=teacher, student=student, where=where)
+    return lesson
 
 
 def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, teacher_dataset: DatasetReport | None, *, where: str) -> int:

@@ -82,7 +82,8 @@ class AB(Method):
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """One transfer fit with one term, `ab`."""
         joints = join(self.pairs, teacher, student, "pre", maps=False, same_size=True)
-        weights = self.layer_weights or tuple(0.5 ** (len(joints) - 1 - k) for k in range(len(joints)))
+        halved = tuple(0.5 ** (len(joints) - 1 - k) for k in range(len(joints)))
+        weights = halved if self.layer_weights is None else self.layer_weights
         if len(weights) != len(joints):
             raise Refused("/layer_weights", f"{len(weights)} weights for {len(joints)} pairs", hint="one weight for each pair, in order")
         terms = {"ab": Weighted(Boundaries(joints, weights, self.margin), self.weight)}

@@ -72,7 +72,8 @@ class Fitnet(Method):
         "corrected",
         description=(
             "`corrected` is L above. `official` sums over the rows of a map before the mean, as the published code does by the place of "
-            "an axis (L is then H_t times larger), and draws the regressor from U(-0.05, 0.05); its bound on the kernels' norm is left out."
+            "an axis (L is then H_t times larger), draws the regressor from U(-0.05, 0.05) with no bias, and has none between maps of one "
+            "shape. Its bound on the kernels' norm and its choice of the best epoch on validation are left out."
         ),
     )
 
@@ -101,6 +102,8 @@ class Hint(Term):
         self.student_taps = tuple(joint.pair.student for joint in joints)
         self.regressors = nn.ModuleList(_regressor(k, joint, relu=relu, official=official) for k, joint in enumerate(joints))
         self.rows = official
+        # A regressor has weights of its own, so that two equal networks differ at first.
+        self.optimum = 0.0 if all(isinstance(regressor, nn.Identity) for regressor in self.regressors) else None  # type: ignore[misc]
 
     def forward(self, scene: Scene) -> Tensor:
         assert scene.t is not None
@@ -110,6 +113,8 @@ class Hint(Term):
 
 def _regressor(k: int, joint: Joint, *, relu: bool, official: bool) -> nn.Module:
     hint, guided = joint.teacher, joint.student
+    if official and hint == guided:
+        return nn.Identity()
     if len(hint) != len(guided) or any(g < h for g, h in zip(guided[1:], hint[1:], strict=True)):
         reason = f"no convolution without padding makes the hint's {hint} of the guided map's {guided}"
         raise Refused(f"/pairs/{k}", reason, hint="a guided tap at least as high and wide as the hint; GET /v1/pairs suggests pairs")
@@ -120,4 +125,6 @@ def _regressor(k: int, joint: Joint, *, relu: bool, official: bool) -> nn.Module
         linear = nn.Linear(guided[0], hint[0])
     if official:
         nn.init.uniform_(linear.weight, -0.05, 0.05)
+        assert linear.bias is not None
+        nn.init.zeros_(linear.bias)
     return nn.Sequential(linear, nn.ReLU()) if relu else linear

@@ -5,13 +5,9 @@ named by the time.
 """
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from docs.serving import Failed, running, serving, succeeded
 from retort import Asset, Client, Job, RetortError
 from retort.render import error
 from retort.session import console as plain_console
@@ -27,10 +24,6 @@ from retort.watch import watch
 HERE = Path(__file__).resolve().parent
 STUDENT = {"family": "convnet", "channels": [8, 16], "input": [1, 8, 8], "classes": 10}
 TAKE, EPOCHS = 200, 60
-
-
-class Failed(Exception):
-    """The demo cannot go on; the message says why and names a log."""
 
 
 class Demo:
@@ -48,17 +41,13 @@ class Demo:
         self.step("training a teacher outside Retort: plain PyTorch, docs/demo/teacher.py")
         self.train_teacher()
         self.step("starting the service: retort up")
-        with self.serving() as (url, key), Client(url, key=key) as client:
+        with serving(self.service) as (url, key), Client(url, key=key) as client:
             self.step("sending the teacher, a student's architecture and the data")
             spec = self.spec(client)
             self.step(f"distilling on {TAKE} images, and training the same without the teacher")
             job = client.jobs.create(spec)
             job, baseline = watch([job, job.baseline()], self.console)
-            for each in (job, baseline):
-                if each.status != "succeeded":
-                    raise Failed(
-                        f"{each.id} ({each.name}) {each.status}: {each.problem.get('reason', each.raw.get('message'))}\n{self.logs()}"
-                    )
+            succeeded(job, baseline)
             self.step("fetching the student")
             files = job.download(self.folder / "student")
         self.table(job, baseline)
@@ -71,10 +60,6 @@ class Demo:
         """Say what comes now."""
         self.console.print(f"[{time.monotonic() - self.started:5.1f} s] {text}")
 
-    def logs(self) -> str:
-        """Where to read on."""
-        return f"logs: {self.service / 'logs'}"
-
     def train_teacher(self) -> None:
         """Leaves teacher.safetensors, teacher.json and digits.npz."""
         log = self.folder / "teacher.log"
@@ -84,19 +69,6 @@ class Demo:
         ):
             if process.wait() != 0:
                 raise Failed(f"training the teacher failed:\n{log.read_text()[-2000:]}\nlog: {log}")
-
-    @contextmanager
-    def serving(self) -> Iterator[tuple[str, str]]:
-        """The address and the key of a service of its own, stopped at the end."""
-        log = self.folder / "up.log"
-        command = [sys.executable, "-m", "retort", "up", str(self.service), "--port", "0", "--slots", "2", "--threads", "1", "--json"]
-        with log.open("wb") as sink, running(command, stdout=subprocess.PIPE, log=sink) as process:
-            assert process.stdout is not None
-            ready = json.loads(process.stdout.readline() or "{}")
-            if "url" not in ready:
-                process.wait()
-                raise Failed(f"the service did not start:\n{log.read_text()[-3000:]}\nlog: {log}; {self.logs()}")
-            yield ready["url"], json.loads(Path(ready["key_file"]).read_text())["key"]
 
     def spec(self, client: Client) -> dict[str, Any]:
         """The job: what was uploaded, the method, the recipe."""
@@ -186,24 +158,6 @@ def count_right(weights: Path, data: Path, normalization: dict[str, list[float]]
     return int((logits.argmax(1) == y).sum()), len(y)
 
 
-@contextmanager
-def running(command: list[str], *, stdout: Any, log: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is gone at the end: asked first, killed if it does not hear. Ctrl-C reaches it through us alone."""
-    environment = {**os.environ, "RETORT_PARENT": str(os.getpid())}
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=log, env=environment, start_new_session=True)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(90)
-        finally:  # too slow, or someone pressed Ctrl-C again: what the service started dies with it
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-
-
 def main() -> int:
     """0 where the student does what the service said."""
     console = plain_console()
@@ -220,7 +174,7 @@ def main() -> int:
         console.print(f"the demo failed: {wrong}")
     except RetortError as wrong:
         console.print(error(wrong))
-        console.print(f"the demo failed; {demo.logs()}")
+    console.print(f"logs: {demo.service / 'logs'}")
     return 1
 
 

@@ -21,6 +21,11 @@ from core.networks import parse
 
 TEACHER = {"family": "mlp", "input": [1, 8, 8], "classes": 10, "hidden": [64]}
 STUDENT = {"family": "mlp", "input": [1, 8, 8], "classes": 10, "hidden": [16]}
+CONVOLUTIONS = (
+    {"family": "convnet", "input": [1, 8, 8], "classes": 10, "channels": [8, 16]},
+    {"family": "convnet", "input": [1, 8, 8], "classes": 10, "channels": [4, 8]},
+)
+"""A teacher and a student with maps, for methods on features."""
 NORMALIZATION = {"mean": [0.3], "std": [0.38]}
 RUNTIME = {"device": "cpu", "threads": 1, "checkpoint_seconds": 60, "report_seconds": 0}
 
@@ -57,8 +62,14 @@ def spec(**changes: Any) -> dict[str, Any]:
     }
 
 
-def fill(folder: Path, runtime: Mapping[str, Any] | None = None, **changes: Any) -> Path:
-    """A job folder for a distillation of digits; `changes` are made to the spec."""
+def fill(
+    folder: Path,
+    runtime: Mapping[str, Any] | None = None,
+    *,
+    networks: tuple[Mapping[str, Any], Mapping[str, Any]] = (TEACHER, STUDENT),
+    **changes: Any,
+) -> Path:
+    """A job folder for a distillation of digits from one of `networks` to the other; `changes` are made to the spec."""
     inside = folder / "in"
     inside.mkdir(parents=True)
     (folder / "out").mkdir()
@@ -68,13 +79,13 @@ def fill(folder: Path, runtime: Mapping[str, Any] | None = None, **changes: Any)
     asked = spec(**changes)
     teacher = None
     if asked["teacher"] is not None:
-        save_weights(inside / "teacher.safetensors", weights_of(TEACHER, 1))
-        teacher = {"architecture": TEACHER, "normalization": NORMALIZATION, "classes": None}
+        save_weights(inside / "teacher.safetensors", weights_of(networks[0], 1))
+        teacher = {"architecture": networks[0], "normalization": NORMALIZATION, "classes": None}
     task = {
         "kind": "distil",
         "spec": asked,
         "teacher": teacher,
-        "student": {"architecture": STUDENT, "normalization": NORMALIZATION},
+        "student": {"architecture": networks[1], "normalization": NORMALIZATION},
         "dataset": report.model_dump(mode="json"),
         "teacher_dataset": None,
         "runtime": {**RUNTIME, **(runtime or {})},

@@ -19,10 +19,12 @@ from core.events import Checkpointed, Evaluated, Event, Exported, Log, Phase, St
 from core.job import Job, distil
 from core.runtime import Runtime
 from core.wire import Stopped, Wire
-from tests.core.folders import NORMALIZATION, RUNTIME, STUDENT, Ended, digits, fill, start, weights_of, work
+from tests.core.folders import CONVOLUTIONS, NORMALIZATION, RUNTIME, STUDENT, Ended, digits, fill, start, weights_of, work
 
-LONG = {"recipe": {"epochs": 60, "batch_size": 32, "optimizer": {"name": "sgd", "lr": 0.05}, "augmentation": [{"name": "flip"}]}}
-EVERY_STEP = {"checkpoint_seconds": 0}
+LONG: dict[str, Any] = {
+    "recipe": {"epochs": 60, "batch_size": 32, "optimizer": {"name": "sgd", "lr": 0.05}, "augmentation": [{"name": "flip"}]}
+}
+EVERY_STEP: dict[str, Any] = {"checkpoint_seconds": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -58,12 +60,12 @@ def here(folder: Path, at: Callable[[Event], bool] = lambda event: False) -> lis
     return wire.events
 
 
-def again(folder: Path, copy: Path, checkpoint: Path | None) -> Path:
+def again(folder: Path, copy: Path, checkpoint: Path | None, runtime: Mapping[str, Any] | None = None) -> Path:
     """The same job in a fresh folder, from a checkpoint; how often it keeps one is not the job's and changes nothing."""
     shutil.copytree(folder / "in", copy / "in")
     (copy / "out").mkdir()
     task = json.loads((folder / "job.json").read_text())
-    (copy / "job.json").write_text(json.dumps({**task, "runtime": RUNTIME}))
+    (copy / "job.json").write_text(json.dumps({**task, "runtime": {**RUNTIME, **(runtime or {})}}))
     if checkpoint is not None:
         shutil.copy(checkpoint, copy / "in" / "checkpoint.safetensors")
     return copy
@@ -110,6 +112,44 @@ def test_a_child_that_was_killed_resumes_to_the_same_bytes(whole: tuple[Path, En
     assert all(whole[1].steps[number] == values for number, values in told.items())
     assert min(resumed.steps) > done
     assert resumed.result == whole[1].result
+
+
+SUM: dict[str, Any] = {
+    "networks": CONVOLUTIONS,
+    "methods": [
+        {"name": "fitnet", "epochs": 1},
+        {"name": "ab", "epochs": 4, "variant": "official"},
+        {"name": "fsp", "epochs": 1, "connectors": True, "lr": 0.01},
+        {"name": "at"},
+        {"name": "jacobian"},
+        {"name": "kd"},
+    ],
+}
+"""Three transfer fits, one of them with a teacher whose statistics drift and a momentum that is emptied before step 18, and a training with
+terms of all kinds: six steps an epoch."""
+
+
+def test_a_sum_of_all_methods_killed_in_every_fit_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    undisturbed = fill(tmp_path / "whole", **SUM)
+    whole = work("run", undisturbed)
+    assert (whole.code, whole.log) == (0, "")
+    assert {event.fit for event in whole.events if isinstance(event, Step)} == {0, 1, 2, 3}
+    folder, told = fill(tmp_path / "part", EVERY_STEP, **SUM), dict[int, Mapping[str, float]]()
+    for fit, step in enumerate([2, 17, 1, 8]):
+
+        def due(event: Event, fit: int = fit, step: int = step) -> bool:
+            return isinstance(event, Checkpointed) and (event.fit, event.step) >= (fit, step)
+
+        child = start("run", folder)
+        told |= Ended(0, read_until(child, due), "").steps
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+        folder = again(folder, tmp_path / f"part {fit}", newest(folder), EVERY_STEP)
+    last = work("run", folder)
+    assert (last.code, last.log) == (0, "")
+    assert student(folder) == student(undisturbed)
+    assert {**told, **last.steps} == whole.steps
+    assert last.result == whole.result
 
 
 def test_a_child_that_is_told_to_stop_keeps_a_checkpoint_and_resumes_to_the_same_bytes(whole: tuple[Path, Ended], tmp_path: Path) -> None:

@@ -11,6 +11,11 @@ from core.anatomy import Anatomy, match, measure
 from core.data import Batches, DatasetReport, Rows, subset
 from core.errors import Refused
 from core.method import Fit, Lesson, Method, Scene, Term, Weighted
+from core.methods.ab import AB
+from core.methods.at import AT
+from core.methods.fitnet import Fitnet
+from core.methods.fsp import FSP
+from core.methods.jacobian import Jacobian
 from core.methods.kd import KD
 from core.optim import Recipe
 from core.plan import Plan, plan, steps_of, training_rows
@@ -274,8 +279,49 @@ def test_a_teacher_with_the_same_classes_in_another_order_is_refused() -> None:
     def planned(labels: tuple[str, ...] | None) -> Plan:
         return plan(spec(KD()), measure(Toy()), measure(Toy()), dataset=data, teacher_labels=labels)
 
-    for fine in (None, ("cat", "dog", "eel"), ("0", "1", "2")):
-        assert planned(fine)
+    for fine in (None, ("cat", "dog", "eel"), ("cat", "dog", "moray")):
+        assert planned(fine).same_classes
     with pytest.raises(Refused, match="output 1 is 'eel' there and 'dog' here") as refused:
         planned(("cat", "eel", "dog"))
     assert refused.value.where == "/teacher"
+
+
+NAMED = report(30).model_copy(update={"class_names": ("cat", "dog", "eel")})
+MAPS = Jacobian(output="maps")
+
+
+@pytest.mark.parametrize(
+    ("labels", "says"),
+    [
+        (("fox", "owl", "pig"), "output 0 is 'fox' there and 'cat' here"),
+        (("0", "1", "2"), "output 0 is '0' there and 'cat' here"),
+        (("dog", "eel", "fox"), "output 0 is 'dog' there and 'cat' here"),
+        (("cat", "fox", "dog"), "output 1 is 'fox' there and 'dog' here"),
+    ],
+)
+@pytest.mark.parametrize("method", [KD(), Jacobian(), Jacobian(output="teacher")], ids=["kd", "label", "teacher"])
+def test_logits_of_as_many_but_other_classes_are_not_compared(method: Method, labels: tuple[str, ...], says: str) -> None:
+    refused = refusal(spec(AT(), method), dataset=NAMED, teacher_labels=labels)
+    assert refused.where == "/teacher"
+    assert f"the method {method.name!r} compares logits" in refused.reason
+    assert says in refused.reason
+
+
+@pytest.mark.parametrize("method", [AT(), AB(), Fitnet(), FSP(connectors=True), MAPS], ids=lambda method: method.name)
+def test_a_teacher_of_as_many_but_other_classes_may_teach_features_and_is_not_examined_on_these(method: Method) -> None:
+    decided = decide(spec(method), dataset=NAMED, teacher_labels=("fox", "owl", "pig"))
+    assert not decided.same_classes
+    assert decide(spec(method), dataset=NAMED).same_classes
+    asked = spec(method, evaluate=["accuracy", "agreement"])
+    assert refusal(asked, dataset=NAMED, teacher_labels=("fox", "owl", "pig")).where == "/evaluate/1"
+
+
+def test_the_connectors_of_a_teacher_of_other_classes_are_those_of_any_teacher() -> None:
+    known, other = (decide(spec(AB(), AT()), dataset=NAMED, teacher_labels=labels) for labels in (None, ("fox", "owl", "pig")))
+    ours, theirs = (decided.fits[0].terms["ab"].term.state_dict() for decided in (known, other))
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_classes_that_are_called_by_their_numbers_tell_nothing() -> None:
+    numbered = report(30).model_copy(update={"class_names": ("0", "1", "2")})
+    assert decide(spec(KD()), dataset=numbered, teacher_labels=("cat", "dog", "eel")).same_classes

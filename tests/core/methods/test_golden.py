@@ -1,0 +1,125 @@
+"""Losses and gradients against an independent reference in NumPy (golden/make.py), both in float64."""
+
+import ast
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core.anatomy import measure
+from core.method import Method, Scene
+from core.methods.ab import AB
+from core.methods.at import AT
+from core.methods.fitnet import Fitnet
+from core.methods.fsp import FSP
+from core.methods.jacobian import Slope
+from core.methods.kd import KD
+from core.networks import parse
+from core.taps import Pair, Tapped, View
+from tests.core import toys
+from tests.core.methods.golden import make
+from tests.core.methods.scenes import look, loss
+
+GOLDEN = json.loads(make.FILE.read_text())["cases"]
+INPUTS = make.inputs()
+
+
+def tensor(values: Any, *, learns: bool = False) -> Tensor:
+    return torch.from_numpy(np.array(values)).requires_grad_(learns)
+
+
+def compare(name: str, found: Tensor, **student: Tensor) -> None:
+    """A loss and its gradients with the file, to 1e-9."""
+    assert found.dtype == torch.float64
+    assert found.item() == pytest.approx(GOLDEN[name]["loss"], rel=1e-9, abs=1e-12)
+    assert set(student) == set(GOLDEN[name]["gradients"])
+    gradients = torch.autograd.grad(found, list(student.values()))
+    for key, gradient in zip(student, gradients, strict=True):
+        expected = tensor(GOLDEN[name]["gradients"][key]).reshape(gradient.shape)
+        assert expected.abs().max() > 1e-4, "an expectation of nothing cannot be missed"
+        torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_the_file_is_what_the_script_makes() -> None:
+    for name, case in make.made()["cases"].items():
+        assert case["loss"] == pytest.approx(GOLDEN[name]["loss"], rel=1e-12)
+        assert set(case["gradients"]) == set(GOLDEN[name]["gradients"])
+        for key, gradient in case["gradients"].items():
+            assert gradient == pytest.approx(GOLDEN[name]["gradients"][key], rel=1e-9, abs=1e-11)
+    assert set(GOLDEN) == set(INPUTS)
+
+
+def test_the_script_knows_neither_torch_nor_the_engine() -> None:
+    imported = {
+        (node.module or "") if isinstance(node, ast.ImportFrom) else alias.name
+        for node in ast.walk(ast.parse(make.FILE.with_name("make.py").read_text()))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    assert imported == {"json", "collections.abc", "pathlib", "typing", "numpy", "numpy.typing"}
+
+
+def term(method: Method, *, teacher: int, student: int) -> Any:
+    """The one term of a method on two toys of these widths, in float64."""
+    lesson = method.lesson(measure(toys.Toy(width=teacher)), measure(toys.Toy(width=student)))
+    (weighted,) = (lesson.transfer[0].terms if lesson.transfer else lesson.train).values()
+    return weighted.term.double()
+
+
+def test_kd() -> None:
+    case = INPUTS["kd"]
+    student, teacher = tensor(case["student"], learns=True), tensor(case["teacher"])
+    made = term(KD(temperature=case["temperature"]), teacher=4, student=4)
+    # The term wants logits alone, so a network that passes its input on stands for each of the two.
+    plain = Tapped(nn.Identity())
+    kept = made.target(View(teacher, {}))
+    index = torch.arange(len(student))
+    compare("kd", made(Scene(student, index, index, View(student, {}), kept, plain, None, None, torch.tensor(0))), student=student)
+
+
+@pytest.mark.parametrize("variant", ["corrected", "official"])
+def test_fitnet(variant: str) -> None:
+    case = INPUTS[f"fitnet {variant}"]
+    made = term(Fitnet.model_validate({"variant": variant, "pairs": [Pair("relu1", "relu1")]}), teacher=2, student=3)
+    (convolution, _) = made.regressors[0]
+    convolution.weight, convolution.bias = nn.Parameter(tensor(case["weight"])), nn.Parameter(tensor(case["bias"]))
+    guided = tensor(case["guided"], learns=True)
+    compare(f"fitnet {variant}", loss(made, student={"relu1": guided}, teacher={"relu1": tensor(case["hint"])}), student=guided)
+
+
+def test_at() -> None:
+    made = term(AT(pairs=(Pair("relu1", "relu1"),)), teacher=4, student=3)
+    student = tensor(INPUTS["at"]["student"], learns=True)
+    compare("at", loss(made, student={"relu1": student}, teacher={"relu1": tensor(INPUTS["at"]["teacher"])}), student=student)
+
+
+def test_fsp() -> None:
+    made = term(FSP(pairs=(Pair("relu1", "relu1"), Pair("relu2", "relu2"))), teacher=2, student=2)
+    first, second = (tensor(features, learns=True) for features in INPUTS["fsp"]["student"])
+    theirs, later = map(tensor, INPUTS["fsp"]["teacher"])
+    found = loss(made, student={"relu1": first, "relu2": second}, teacher={"relu1": theirs, "relu2": later})
+    compare("fsp", found, first=first, second=second)
+
+
+def test_ab() -> None:
+    case = INPUTS["ab"]
+    made = term(AB(margin=case["margin"], pairs=(Pair("relu1:in", "relu1:in"),)), teacher=2, student=2)
+    student = tensor(case["student"], learns=True)
+    compare("ab", loss(made, student={"relu1:in": student}, teacher={"relu1:in": tensor(case["teacher"])}), student=student)
+
+
+def test_jacobian() -> None:
+    case = INPUTS["jacobian"]
+    networks = []
+    for w1, b1, w2 in (case["student"], case["teacher"]):
+        network = parse({"family": "mlp", "input": [5], "hidden": [len(w1)], "classes": 3}).build().double()
+        weights = {"linear1.weight": w1, "linear1.bias": b1, "fc.weight": w2, "fc.bias": np.ones(3)}
+        network.load_state_dict({name: tensor(values) for name, values in weights.items()})
+        networks.append(Tapped(network))
+    student, teacher = networks
+    found = look(Slope((), "label"), student, teacher.requires_grad_(False), tensor(case["x"]), tensor(case["y"]))
+    weights = dict(student.network.named_parameters())
+    compare("jacobian", found, w1=weights["linear1.weight"], w2=weights["fc.weight"])
