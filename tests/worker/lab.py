@@ -125,7 +125,8 @@ class Lab:
     @contextmanager
     def worker(self, name: str = "worker", *, ready: bool = True, **chosen: Any) -> Iterator[subprocess.Popen[bytes]]:
         """`python -m worker`, from when it has told that it lives; killed in the end, if it is still there."""
-        environment = self.environment(self.settings(name, **chosen))
+        # It dies with this process: a test run that is killed leaves no worker behind.
+        environment = {**self.environment(self.settings(name, **chosen)), "RETORT_PARENT": str(os.getpid())}
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
             process = subprocess.Popen([sys.executable, "-m", "worker"], env=environment, stdout=out, stderr=out, start_new_session=True)
