@@ -12,7 +12,7 @@ from core.data.report import DatasetReport
 from core.data.split import aside, taken
 from core.errors import Refused
 from core.method import Fit, Lesson, Surgery, Weighted
-from core.optim import Recipe
+from core.optim import Clock, Recipe
 from core.random import key_of
 from core.rehearse import rehearse
 from core.spec import DatasetRef, JobSpec
@@ -106,14 +106,16 @@ def plan(
     lesson, surgeons = _lesson(spec, teacher, student, other_classes)
     task = Weighted(CrossEntropy(spec.recipe.label_smoothing), spec.recipe.task_weight)
     train = Fit({"task": task, **lesson.train}, Recipe())
-    if all(weighted.asleep for weighted in train.terms.values()):
-        raise Refused("/recipe/task_weight", "every weight is 0, so there is nothing to learn", hint="give the task or a method a weight")
+    fits = tuple(replace(fit, recipe=fit.recipe.over(spec.recipe, lr=fit.lr), lr=None) for fit in (*lesson.transfer, train))
     rows = []
-    for fit, where in zip((*lesson.transfer, train), (*surgeons, "/recipe"), strict=True):
+    for fit, where in zip(fits, (*surgeons, "/recipe"), strict=True):
+        if _idle(fit):
+            place = f"{where}/task_weight" if fit is fits[-1] else where
+            raise Refused(place, "every weight is 0 in every epoch, so there is nothing to learn", hint="give the task or a method a weight")
         rows.append(_rows(spec, fit, student, dataset, teacher_dataset, where=where))
     return Plan(
         surgeries=lesson.initialise,
-        fits=tuple(replace(fit, recipe=fit.recipe.over(spec.recipe, lr=fit.lr), lr=None) for fit in (*lesson.transfer, train)),
+        fits=fits,
         rows=tuple(rows),
         seed=spec.seed,
         same_classes=same_classes,
@@ -246,6 +248,13 @@ def _one(spec: JobSpec, ordinal: int, teacher: Anatomy | None, student: Anatomy)
     return lesson
 
 
+def _idle(fit: Fit) -> bool:
+    """Whether no term of a fit counts in any of its epochs."""
+    epochs = fit.recipe.epochs
+    clocks = (Clock(epoch, epochs, epoch, epochs) for epoch in range(epochs))
+    return not any(weighted.at(clock) for clock in clocks for weighted in fit.terms.values())
+
+
 def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, teacher_dataset: DatasetReport | None, *, where: str) -> int:
     """The training samples of a fit; `Refused` where its data, its modules or its batch do not fit."""
     for prefix in fit.only:
@@ -260,7 +269,7 @@ def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, tea
                 "/teacher_dataset", f"its inputs are {_shape(teacher_dataset.input)}, those of the networks {_shape(student.input)}"
             )
         ref, report, place = spec.teacher_dataset, teacher_dataset, "/teacher_dataset"
-    rows, recipe = training_rows(report, ref, where=place), fit.recipe.over(spec.recipe)
+    rows, recipe = training_rows(report, ref, where=place), fit.recipe
     if recipe.batch_size * recipe.accumulate > rows:
         asked = f"{recipe.batch_size}" + (f" × {recipe.accumulate}" if recipe.accumulate > 1 else "")
         hint = f"at most {rows // recipe.accumulate}; validation and take leave {rows} of {report.counts['train']}"

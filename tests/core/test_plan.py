@@ -17,7 +17,7 @@ from core.methods.fitnet import Fitnet
 from core.methods.fsp import FSP
 from core.methods.jacobian import Jacobian
 from core.methods.kd import KD
-from core.optim import Recipe
+from core.optim import Linear, Recipe
 from core.plan import Plan, plan, steps_of, training_rows
 from core.spec import DatasetRef, JobSpec
 from core.taps import Pair
@@ -197,8 +197,20 @@ def test_a_module_that_does_not_exist_cannot_learn() -> None:
     assert (refused.where, "'conv'" in refused.reason) == ("/methods/1", True)
 
 
-def test_a_job_in_which_every_weight_is_zero_is_refused() -> None:
-    assert refusal(spec(teacher=False, recipe=Recipe(task_weight=0, batch_size=8)), teacher=None).where == "/recipe/task_weight"
+@pytest.mark.parametrize("never", [0.0, Linear(linear=(0, 0)), Linear(linear=(1, 0), until=0.5)])
+def test_a_fit_in_which_no_weight_is_ever_above_zero_is_refused(never: float | Linear) -> None:
+    recipe = Recipe(epochs=1, batch_size=8)
+    idle = recipe.model_copy(update={"task_weight": never})
+    assert refusal(spec(teacher=False, recipe=idle), teacher=None).where == "/recipe/task_weight"
+    assert refusal(spec(KD(weight=never), recipe=idle)).where == "/recipe/task_weight"
+    refused = refusal(spec(KD(), Fitnet(epochs=1, weight=never), recipe=recipe))
+    assert (refused.where, "nothing to learn" in refused.reason) == ("/methods/1", True)
+    decide(spec(KD(weight=never), recipe=recipe))
+
+
+def test_a_weight_that_falls_to_zero_after_the_first_epoch_is_no_reason_to_refuse() -> None:
+    falling = Linear(linear=(1, 0))
+    decide(spec(Fitnet(epochs=2, weight=falling), recipe=Recipe(epochs=2, batch_size=8, task_weight=falling)))
 
 
 def test_agreement_needs_a_teacher_of_the_same_classes() -> None:
