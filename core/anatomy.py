@@ -1,6 +1,7 @@
 """A network's measurements: enough to plan a job without the network, and to choose which of its places to compare."""
 
 import difflib
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -80,6 +81,12 @@ class Anatomy(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `Anatomy.model_validate` reads them back."""
         return self.model_dump(mode="json")
+
+    @property
+    def fixed(self) -> frozenset[Tap]:
+        """The taps that come before the first weight: what passes there is decided by the input alone, and no training moves it."""
+        owners = {name.rpartition(".")[0] for name in self.weights}
+        return frozenset(itertools.takewhile(lambda tap: tap.endswith(":in") or site_of(tap).module not in owners, self.taps))
 
     def require(self, tap: Tap, where: str = "/methods") -> Shape:
         """The shape at a tap; `Refused` at `where` for a tap the network does not have, naming the nearest."""
@@ -174,13 +181,16 @@ def join(
 ) -> tuple[Joint, ...]:
     """A method's `pairs`, or those that `match` finds where it has none, with the shapes of both ends.
 
-    `Refused` under /pairs for a tap that does not exist, for one without height and width where `maps` are needed, and, with
-    `same_size`, for ends whose maps differ in height or width.
+    `Refused` under /pairs for a tap that does not exist, for one of the student that no training moves, for one without height and width
+    where `maps` are needed, and, with `same_size`, for ends whose maps differ in height or width.
     """
     assert teacher is not None, "plan refuses a method that needs a teacher where there is none"
     found = []
     for k, pair in enumerate(pairs or match(teacher, student, what, where="/pairs")):
         joint = Joint(pair, teacher.require(pair.teacher, f"/pairs/{k}/0"), student.require(pair.student, f"/pairs/{k}/1"))
+        if pair.student in student.fixed:
+            reason = f"nothing that the student learns comes before {pair.student!r}"
+            raise Refused(f"/pairs/{k}/1", reason, hint="a tap behind the student's first layer")
         for end, (tap, shape) in enumerate(zip(pair, joint[1:], strict=True)):
             if maps and len(shape) != 3:
                 raise Refused(f"/pairs/{k}/{end}", f"{tap!r} has the shape {shape}: no height and width", hint="name a tap that shows maps")

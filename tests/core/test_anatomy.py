@@ -264,3 +264,9 @@ def test_a_normalization_that_float32_cannot_divide_by_is_refused(std: object) -
     with pytest.raises(Refused) as refused:
         measure(parse({"family": "mlp", "input": [4], "classes": 2}), normalization={"mean": [0.0], "std": std})  # type: ignore[dict-item]
     assert refused.value.where == "/normalization/std"
+
+
+def test_what_comes_before_the_first_weight_is_fixed_by_the_input() -> None:
+    assert of(family="mlp", hidden=[4]).fixed == {"flatten:in", "flatten", "linear1:in"}
+    assert of(family="convnet").fixed == {"block1:in", "block1.conv:in"}
+    assert of(family="wrn", depth=10).fixed == {"conv1:in"}

@@ -121,6 +121,15 @@ def test_a_tap_that_does_not_exist_is_refused_where_it_was_named_with_the_neares
     assert "relu1" in refused.hint or "relu2" in refused.hint
 
 
+@pytest.mark.parametrize("method", [AT, AB, Fitnet, Jacobian], ids=lambda method: str(method.model_fields["name"].default))
+def test_a_place_of_the_student_that_no_training_moves_is_refused(method: type[Method]) -> None:
+    asked = {"output": "maps"} if method is Jacobian else {}
+    refused = refusal(spec(KD(), method.model_validate({**asked, "pairs": [["relu1", "conv1"], ["conv1:in", "conv1:in"]]})))
+    assert refused.where == "/methods/1/pairs/1/1"
+    assert "nothing that the student learns comes before 'conv1:in'" in refused.reason
+    decide(spec(method.model_validate({**asked, "pairs": [["conv1:in", "conv1"]]}), recipe=Recipe(epochs=1, batch_size=8)))
+
+
 class Anything(Method):
     """A method made of one term, for refusals."""
 
