@@ -38,6 +38,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.anatomy import Anatomy, join
+from core.errors import Refused
 from core.method import Lesson, Method, Scene, Term, Weight, Weighted
 from core.taps import Pair, View
 
@@ -64,6 +65,9 @@ class AT(Method):
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """One term, `at`, beside the task."""
         joints = join(self.pairs, teacher, student, "out", maps=True, same_size=True)
+        if all(joint.student[1:] == (1, 1) for joint in joints):
+            reason = "every paired map has one place, and its attention is 1 whatever it shows"
+            raise Refused("/pairs", reason, hint="taps whose maps are larger than 1x1")
         return Lesson(train={"at": Weighted(Attention([joint.pair for joint in joints]), self.weight)})
 
 

@@ -74,6 +74,14 @@ def test_a_tap_without_a_map_is_refused() -> None:
     assert refused.value.where == "/methods/0/pairs/0/1"
 
 
+def test_maps_of_a_single_place_are_refused_where_there_are_no_others() -> None:
+    single = Pair("pool", "pool")
+    with pytest.raises(Refused, match="every paired map has one place") as refused:
+        toys.make(spec(AT(pairs=(single,))))
+    assert refused.value.where == "/methods/0/pairs"
+    toys.make(spec(AT(pairs=(single, Pair("relu1", "relu1")))))
+
+
 def test_by_default_the_stages_outputs_are_paired_with_the_published_weight() -> None:
     decided = toys.make(spec(AT())).plan
     (train,) = decided.fits
