@@ -15,7 +15,7 @@ Use it where data or epochs are few, followed by `kd`: it gives the student an i
 the teacher separates. It compares no logits, so the teacher may know other classes. Held-out data, where the job has
 some, shows after each epoch of the transfer how many activations agree: `ab.similarity1`, ...
 
-Cost: elementwise, with one 1x1 convolution a layer. It keeps of a teacher's map one bit a value.
+Cost: elementwise, with one 1x1 convolution a layer. It keeps of a teacher's map one truth value for each.
 
 Four neurons, mu = 1: the first is right but within the margin, the second right, and so on with the signs turned round.
 

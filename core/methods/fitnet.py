@@ -24,7 +24,7 @@ A hint of zeros and a constant answer 3: half of 9.
 4.5
 
 Reference: A. Romero, N. Ballas, S. E. Kahou, A. Chassang, C. Gatta, Y. Bengio, FitNets: Hints for Thin Deep Nets, ICLR
-2015, equations 3 and 4; code adri-romsor/FitNets.
+2015, equation 3; code adri-romsor/FitNets.
 """
 
 from collections.abc import Sequence

@@ -6,11 +6,12 @@ The direction is compared and not the length:
     J = df / dx, (B, D)
     L = mean over b of |J_s / |J_s| - J_t / |J_t||^2
 
-which is 2 - 2 cos of the angle between the two, at most 4. It is what squared-error distillation under a little Gaussian
-noise on the input adds to the loss without noise. `output` says which f: the logit of the label, the logit that the teacher
-finds largest, or, in the form for features and for teachers of other classes, the place of the teacher's attention map
-(the mean of F^2 over the channels) where the teacher attends most. Both networks run in eval mode here: batch statistics
-would make one sample's gradient depend on the others. x is in data units, before each network's own normalisation.
+which is 2 - 2 cos of the angle between the two, at most 4. The thought behind it: a little Gaussian noise on the input adds
+to squared-error distillation the squared distance of all outputs' J_s and J_t, lengths included. `output` says which f: the
+logit of the label, the logit that the teacher finds largest, or, in the form for features and for teachers of other classes,
+the place of the teacher's attention map (the mean of F^2 over the channels) where the teacher attends most. Both networks
+run in eval mode here: batch statistics would make one sample's gradient depend on the others. x is in data units, before
+each network's own normalisation.
 
 Use it, beside `kd`, where data are few: a gradient says more of a sample than its logits do. The published weights and
 layers could not be read; the weight 1 and the last stage are ours.

@@ -229,7 +229,7 @@ def verdict(gains: list[float]) -> str:
 
 def arguments() -> argparse.Namespace:
     """What was typed."""
-    parser = argparse.ArgumentParser(description="A teacher of five classes helps a student of five others.")
+    parser = argparse.ArgumentParser(description="A teacher of five classes teaches a student of five others.")
     parser.add_argument("--data", type=Path, help="a tar archive of <name>/{train,test}/<class>/<image>; digits when left out")
     parser.add_argument("--images", type=int, default=50, help="images of the student's classes, all together (50)")
     parser.add_argument("--seeds", type=int, default=1, help="how often it is repeated (1)")
