@@ -111,7 +111,9 @@ def plan(
     for fit, where in zip(fits, (*surgeons, "/recipe"), strict=True):
         if _idle(fit):
             place = f"{where}/task_weight" if fit is fits[-1] else where
-            raise Refused(place, "every weight is 0 in every epoch, so there is nothing to learn", hint="give the task or a method a weight")
+            raise Refused(
+                place, "every weight is 0 in every epoch, so there is nothing to learn", hint="give the task or a method a weight"
+            )
         rows.append(_rows(spec, fit, student, dataset, teacher_dataset, where=where))
     return Plan(
         surgeries=lesson.initialise,

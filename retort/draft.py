@@ -95,16 +95,26 @@ def _split(text: str) -> list[str]:
 
 
 def over(base: Mapping[str, Any], upper: Mapping[str, Any]) -> Json:
-    """`upper` laid over `base`: mappings are joined, everything else is replaced.
+    """`upper` laid over `base`: mappings are joined, everything else is replaced. A mapping that says which of several things it is, by
+    another `name` than below or as a `take` does by its one key, is replaced too: what was said of the other thing does not hold for it.
 
     >>> over({"recipe": {"epochs": 9, "seed": 1}}, {"recipe": {"epochs": 2}})
     {'recipe': {'epochs': 2, 'seed': 1}}
+    >>> over({"optimizer": {"name": "sgd", "momentum": 0.9}}, {"optimizer": {"name": "adamw"}})
+    {'optimizer': {'name': 'adamw'}}
     """
     joined = deepcopy(dict(base))
     for name, value in upper.items():
         below = joined.get(name)
-        joined[name] = over(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else deepcopy(value)
+        if isinstance(below, dict) and isinstance(value, Mapping) and not _another(name, below, value):
+            joined[name] = over(below, value)
+        else:
+            joined[name] = deepcopy(value)
     return joined
+
+
+def _another(name: str, below: Json, value: Mapping[str, Any]) -> bool:
+    return name == "take" or value.get("name", below.get("name")) != below.get("name")
 
 
 def put(document: Json, assignment: str) -> None:

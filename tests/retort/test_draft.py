@@ -33,6 +33,20 @@ def test_flags_go_over_the_file_and_the_file_over_the_preset() -> None:
     }
 
 
+def test_a_part_of_the_images_replaces_the_presets_part() -> None:
+    preset = {"dataset": {"validation": 0, "take": {"fraction": 0.1}}}
+    assert draft(preset=preset, take=200)["dataset"] == {"validation": 0, "take": {"total": 200}}
+    assert draft(preset=preset, file={"dataset": {"take": {"per_class": 5}}})["dataset"]["take"] == {"per_class": 5}
+
+
+def test_another_optimizer_takes_nothing_of_the_presets() -> None:
+    preset = {"recipe": {"batch_size": 64, "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}}}
+    spec = draft(preset=preset, file={"recipe": {"optimizer": {"name": "adamw", "lr": 0.001}}})
+    assert spec["recipe"] == {"batch_size": 64, "optimizer": {"name": "adamw", "lr": 0.001}}
+    same = draft(preset=preset, file={"recipe": {"optimizer": {"name": "sgd", "lr": 0.2}}})
+    assert same["recipe"]["optimizer"] == {"name": "sgd", "lr": 0.2, "momentum": 0.9}
+
+
 def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text("recipe: {optimizer: {lr: 1e-1, weight_decay: 5e-4, eps: 1.0E-8}}\nname: e5\nmetadata: {run: '1e3'}\n")
