@@ -59,3 +59,10 @@ def test_a_block_adds_its_input_only_where_the_shape_stays_and_ends_without_an_a
     assert torch.equal(silent(4, 1), x)
     assert silent(4, 2).abs().sum() == 0
     assert silent(6, 1).abs().sum() == 0
+
+
+def test_every_activation_is_cut_off_at_six() -> None:
+    network = parse({"family": "mobilenetv2", "width": 0.1, "input": [3, 8, 8], "classes": 2}).build()
+    activations = [module for name, module in network.named_modules() if name.rpartition(".")[2].startswith("relu")]
+    assert len(activations) == 2 + 2 * 17
+    assert all(module(torch.tensor([-1.0, 5.0, 7.0])).tolist() == [0, 5, 6] for module in activations)
