@@ -8,20 +8,20 @@ README.
 """
 
 import argparse
-import io
 import signal
 import statistics
 import sys
-import tarfile
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.images import unpack
+from benchmarks.summary import Difference, difference
 from docs.serving import Failed, serving, succeeded
 from retort import ApiError, Asset, Client, Job, RetortError
 from retort.render import error
@@ -80,27 +80,17 @@ def digits() -> Images:
     return Images((x_train, y_train), (x_test, y_test), tuple(str(digit) for digit in range(10)))
 
 
-def unpacked(archive: Path) -> Images:
+def unpacked(archive: Path, folder: Path) -> Images:
     """The images of a tar archive, classes sorted by name."""
-    from PIL import Image
-
-    found: dict[str, list[tuple[str, Any]]] = {"train": [], "test": []}
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            parts = PurePosixPath(member.name).parts
-            if len(parts) < 3 or parts[-3] not in found or not member.isfile():
-                continue
-            bytes_of = tar.extractfile(member)
-            assert bytes_of is not None
-            found[parts[-3]].append((parts[-2], np.asarray(Image.open(io.BytesIO(bytes_of.read())))))
-    names = tuple(sorted({name for pictures in found.values() for name, _ in pictures}))
+    try:
+        names = unpack(archive, folder / "images.npz")
+    except (OSError, ValueError) as wrong:
+        raise Failed(str(wrong)) from wrong
     if len(names) < 4:
         raise Failed(f"{archive} has {len(names)} classes under train/ and test/; two halves need four")
-
-    def split(pictures: list[tuple[str, Any]]) -> tuple[Any, Any]:
-        return np.stack([x for _, x in pictures]), np.array([names.index(name) for name, _ in pictures], np.int64)
-
-    return Images(split(found["train"]), split(found["test"]), names)
+    with np.load(folder / "images.npz") as arrays:
+        train, test = ((arrays[f"x_{split}"], arrays[f"y_{split}"]) for split in ("train", "test"))
+    return Images(train, test, names)
 
 
 class Example:
@@ -112,7 +102,7 @@ class Example:
 
     def run(self) -> None:
         """The teacher, the students, the table."""
-        images = unpacked(self.asked.data) if self.asked.data else digits()
+        images = unpacked(self.asked.data, self.folder) if self.asked.data else digits()
         half = len(images.names) // 2
         theirs, ours = images.only(range(half)), images.only(range(half, 2 * half))
         self.console.print(f"the teacher's classes: {', '.join(theirs.names)}; the student's: {', '.join(ours.names)}")
@@ -200,7 +190,9 @@ class Example:
             table.add_row(arm, *(f"{value:.2f}" for value in (statistics.mean(values), *values)))
         self.console.print(table)
         for arm in methods(self.asked.epochs):
-            self.console.print(f"{arm}: {verdict([ours - alone for ours, alone in zip(found[arm], found['alone'], strict=True)])}")
+            gain = difference(dict(enumerate(found[arm])), dict(enumerate(found["alone"])))
+            assert gain is not None, "every arm has a job for each seed"
+            self.console.print(f"{arm}: {verdict(gain)}")
         self.console.print("one pair of networks, one division of the classes, few images: an example, no benchmark")
 
 
@@ -216,15 +208,12 @@ def normalization(images: Images) -> dict[str, list[float]]:
     return {"mean": np.atleast_1d(x.mean((0, 1, 2))).tolist(), "std": np.atleast_1d(x.std((0, 1, 2))).tolist()}
 
 
-def verdict(gains: list[float]) -> str:
+def verdict(gain: Difference) -> str:
     """What the gains say, and no more."""
-    if len(gains) == 1:
-        return f"{gains[0]:+.2f} points; one seed says nothing of another: try --seeds 5"
-    from scipy.stats import t  # it comes with scikit-learn
-
-    mean, half = statistics.mean(gains), t.ppf(0.975, len(gains) - 1) * statistics.stdev(gains) / len(gains) ** 0.5
-    told = "too few seeds to tell" if abs(mean) < half else "better" if mean > 0 else "worse"
-    return f"{mean:+.2f} points, 95 % t interval {mean - half:+.2f} to {mean + half:+.2f} over {len(gains)} paired seeds: {told}"
+    if gain.low is None or gain.high is None:
+        return f"{gain.mean:+.2f} points; fewer than three seeds say nothing of others: try --seeds 5"
+    told = "too few seeds to tell" if gain.low <= 0 <= gain.high else "better" if gain.mean > 0 else "worse"
+    return f"{gain.mean:+.2f} points, 95 % t interval {gain.low:+.2f} to {gain.high:+.2f} over {gain.n} paired seeds: {told}"
 
 
 def arguments() -> argparse.Namespace:
