@@ -17,7 +17,7 @@ from core.taps import Pair, Tap, Tapped, site_of
 from core.watch import BATCH, Call, Operations, Watch
 
 LARGEST = 1_000_000_000
-"""Networks with more parameters are refused: four gigabytes of weights, and three times that to train them."""
+"""Networks with more parameters, and terms that bring more, are refused: four gigabytes of weights, three times that to train them."""
 _ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU,
     nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Softplus, nn.Sigmoid, nn.Tanh,

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from core.anatomy import Anatomy
+from core.anatomy import LARGEST, Anatomy
 from core.data.augment import Crop, Cutout
 from core.data.report import DatasetReport
 from core.data.split import aside, taken
@@ -246,6 +246,10 @@ def _one(spec: JobSpec, ordinal: int, teacher: Anatomy | None, student: Anatomy)
         raise Refused(pointer, refused.reason, hint=refused.hint, code=refused.code) from refused
     for terms in (*(fit.terms for fit in lesson.transfer), lesson.train):
         for name, weighted in terms.items():
+            learnt = sum(parameter.numel() for parameter in weighted.term.parameters())
+            if learnt > LARGEST:
+                reason = f"the term {name!r} brings {learnt:,} parameters of its own, more than the {LARGEST:,} that are taken"
+                raise Refused(where, reason, hint="pairs of taps that differ less in size and width")
             rehearse(name, weighted.term, method, teacher=teacher, student=student, where=where)
     return lesson
 

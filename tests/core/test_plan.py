@@ -17,6 +17,7 @@ from core.methods.fitnet import Fitnet
 from core.methods.fsp import FSP
 from core.methods.jacobian import Jacobian
 from core.methods.kd import KD
+from core.networks import parse
 from core.optim import Linear, Recipe
 from core.plan import Plan, plan, steps_of, training_rows
 from core.spec import DatasetRef, JobSpec
@@ -162,6 +163,16 @@ def test_a_term_whose_shapes_do_not_fit_is_refused_by_name() -> None:
     refused = refusal(spec(Wrong()))
     assert refused.where == "/methods/0"
     assert "the term 'any' does not fit these networks" in refused.reason
+
+
+def test_a_connector_of_absurd_size_is_refused_before_it_takes_memory() -> None:
+    """449 x 449 x 64 x 512 weights, and 512 biases, bring maps of 512 x 512 to 64 x 64."""
+    image = (3, 512, 512)
+    large = measure(parse({"family": "vgg", "depth": 8, "input": image, "classes": 3}))
+    with torch.device("meta"):
+        refused = refusal(spec(Fitnet(pairs=(Pair("block5", "block1"),))), teacher=large, student=large, dataset=report(24, shape=image))
+    assert refused.where == "/methods/0"
+    assert f"{449 * 449 * 64 * 512 + 512:,} parameters" in refused.reason
 
 
 def test_a_term_that_reads_a_value_is_a_defect_and_not_the_users_fault() -> None:
