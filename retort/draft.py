@@ -99,11 +99,19 @@ def over(base: Mapping[str, Any], upper: Mapping[str, Any]) -> Json:
 
     >>> over({"recipe": {"epochs": 9, "seed": 1}}, {"recipe": {"epochs": 2}})
     {'recipe': {'epochs': 2, 'seed': 1}}
+
+    So are a `take`, which has one field only, and an optimiser or a schedule under another name, whose fields are others.
+
+    >>> over({"dataset": {"take": {"fraction": 0.1}}}, {"dataset": {"take": {"total": 500}}})
+    {'dataset': {'take': {'total': 500}}}
+    >>> over({"optimizer": {"name": "sgd", "momentum": 0.9}}, {"optimizer": {"name": "adamw"}})
+    {'optimizer': {'name': 'adamw'}}
     """
     joined = deepcopy(dict(base))
     for name, value in upper.items():
         below = joined.get(name)
-        joined[name] = over(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else deepcopy(value)
+        alike = isinstance(below, dict) and isinstance(value, Mapping) and value.get("name") in (None, below.get("name"))
+        joined[name] = over(below, value) if alike and name != "take" else deepcopy(value)
     return joined
 
 

@@ -33,6 +33,18 @@ def test_flags_go_over_the_file_and_the_file_over_the_preset() -> None:
     }
 
 
+def test_a_flag_replaces_the_preset_s_take_and_a_file_its_optimiser_and_schedule() -> None:
+    preset = {
+        "dataset": {"take": {"fraction": 0.1}, "validation": 0.0},
+        "recipe": {"optimizer": {"name": "sgd", "momentum": 0.9}, "schedule": {"name": "step", "gamma": 0.2}, "epochs": 100},
+    }
+    file = {"recipe": {"optimizer": {"name": "adamw", "lr": 0.01}, "schedule": {"gamma": 0.5}}}
+    assert draft(preset=preset, file=file, take=200) == {
+        "dataset": {"take": {"total": 200}, "validation": 0.0},
+        "recipe": {"optimizer": {"name": "adamw", "lr": 0.01}, "schedule": {"name": "step", "gamma": 0.5}, "epochs": 100},
+    }
+
+
 def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text("recipe: {optimizer: {lr: 1e-1, weight_decay: 5e-4, eps: 1.0E-8}}\nname: e5\nmetadata: {run: '1e3'}\n")
