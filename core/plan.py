@@ -106,8 +106,10 @@ def plan(
     lesson, surgeons = _lesson(spec, teacher, student, other_classes)
     task = Weighted(CrossEntropy(spec.recipe.label_smoothing), spec.recipe.task_weight)
     train = Fit({"task": task, **lesson.train}, Recipe())
-    if all(weighted.asleep for weighted in train.terms.values()):
-        raise Refused("/recipe/task_weight", "every weight is 0, so there is nothing to learn", hint="give the task or a method a weight")
+    for fit, where in zip((*lesson.transfer, train), (*surgeons, "/recipe/task_weight"), strict=True):
+        if all(weighted.asleep for weighted in fit.terms.values()):
+            hint = "give the task or a method a weight" if fit is train else "give it a weight above 0, or leave the method out"
+            raise Refused(where, "every weight is 0, so there is nothing to learn", hint=hint)
     rows = []
     for fit, where in zip((*lesson.transfer, train), (*surgeons, "/recipe"), strict=True):
         rows.append(_rows(spec, fit, student, dataset, teacher_dataset, where=where))

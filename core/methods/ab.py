@@ -86,6 +86,10 @@ class AB(Method):
         weights = halved if self.layer_weights is None else self.layer_weights
         if len(weights) != len(joints):
             raise Refused("/layer_weights", f"{len(weights)} weights for {len(joints)} pairs", hint="one weight for each pair, in order")
+        if not any(weights):
+            raise Refused(
+                "/layer_weights", "every layer's weight is 0, so there is nothing to learn", hint="give one of them a weight above 0"
+            )
         terms = {"ab": Weighted(Boundaries(joints, weights, self.margin), self.weight)}
         if self.variant == "corrected":
             return Lesson(transfer=(Fit(terms, Recipe(epochs=self.epochs, schedule=Constant()), lr=self.lr),))

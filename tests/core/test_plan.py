@@ -201,6 +201,13 @@ def test_a_job_in_which_every_weight_is_zero_is_refused() -> None:
     assert refusal(spec(teacher=False, recipe=Recipe(task_weight=0, batch_size=8)), teacher=None).where == "/recipe/task_weight"
 
 
+@pytest.mark.parametrize("method", [Fitnet(weight=0), FSP(weight=0, connectors=True)], ids=lambda method: method.name)
+def test_a_transfer_fit_in_which_every_weight_is_zero_is_refused_at_its_method(method: Method) -> None:
+    refused = refusal(spec(KD(), method))
+    assert (refused.where, "nothing to learn" in refused.reason) == ("/methods/1", True)
+    assert "above 0" in refused.hint
+
+
 def test_agreement_needs_a_teacher_of_the_same_classes() -> None:
     assert refusal(spec(teacher=False, evaluate=["accuracy", "agreement"]), teacher=None).where == "/evaluate/1"
 

@@ -100,6 +100,12 @@ def test_a_wrong_number_of_layer_weights_is_refused(weights: tuple[float, ...]) 
     assert refused.value.where == "/methods/0/layer_weights"
 
 
+def test_layer_weights_of_zeros_alone_are_refused() -> None:
+    with pytest.raises(Refused, match="nothing to learn") as refused:
+        toys.make(spec(AB(layer_weights=(0.0, 0.0))))
+    assert refused.value.where == "/methods/0/layer_weights"
+
+
 class Functional(nn.Module):
     """Two sizes, and ReLUs that are no modules."""
 
