@@ -25,9 +25,9 @@ the teacher's width; it learns with the student, and no export holds it.
 ## Few images, few steps
 
 An epoch has as many steps as batches fit into the images: 180 images in batches of 128, the default, make 2. Ten such epochs left the
-README's student guessing on its digits (0.10 on 600 test images, one seed), with a teacher and without. `retort submit --dry-run` tells the steps
-before anything runs; a smaller `recipe.batch_size` makes more of them. Published weights were chosen for images of 32 x 32 and tens of
-thousands of steps: where a page says that small maps want less, take less."""
+README's student guessing on its digits (0.10 on 600 test images, one seed), with a teacher and without. `retort submit --dry-run` tells
+the steps before anything runs; a smaller `recipe.batch_size` makes more of them. Published weights were chosen for images of 32 x 32 and
+tens of thousands of steps: where a page says that small maps want less, take less."""
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
