@@ -5,11 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 _QUOTED = re.compile(r"'([^']*)'")
+_PREFIX = re.compile(r"\^([a-z]+_)\[")
+"""What the pattern of an id begins with."""
+_KINDS = {"tuple_type": "a list", "model_type": "an object", "model_attributes_type": "an object", "dict_type": "an object"}
+"""What a body is made of, where pydantic names Python's words for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +59,24 @@ def _holds(here: Any, part: str | int) -> bool:
 def findings(errors: Sequence[Mapping[str, Any]], body: Any, shape: Any) -> list[Finding]:
     """One finding a place: `errors` as pydantic gives them, `shape` the annotation that the body was checked against."""
     found: dict[str, Finding] = {}
-    for error in errors:
-        each = _finding(error, body, shape)
+    told = [_finding(error, body, shape) for error in errors]
+    for each in told:
+        if _mistyped(each) and any(_says_more(other, each.pointer) for other in told):
+            continue  # of a union whose other member took the value's type: what that one found is what is wrong
         before = found.get(each.pointer)
         if before is None:
             found[each.pointer] = each
         elif each.pointer and each.detail not in before.detail:
             found[each.pointer] = Finding(each.pointer, before.code, f"{before.detail}; or: {each.detail}", before.hint or each.hint)
     return list(found.values())
+
+
+def _mistyped(finding: Finding) -> bool:
+    return finding.code.endswith(("_type", "_parsing")) and bool(finding.pointer)
+
+
+def _says_more(other: Finding, place: str) -> bool:
+    return other.pointer.startswith(f"{place}/") or (other.pointer == place and not _mistyped(other))
 
 
 def _finding(error: Mapping[str, Any], body: Any, shape: Any) -> Finding:
@@ -75,23 +89,32 @@ def _finding(error: Mapping[str, Any], body: Any, shape: Any) -> Finding:
     where = pointer(loc, body, missing=kind == "missing")
     if not where:
         detail = f"the body: {detail}"
-    if kind.startswith("union_tag_"):  # the word that says which of several things it is: the name of a method, of an optimiser
-        context = error["ctx"]
-        where += f"/{context['discriminator'].strip(chr(39))}"
-        known = _QUOTED.findall(context.get("expected_tags", ""))
-        there = f"there is no {context['tag']!r} here" if "tag" in context else "it needs a name, which says what it is"
-        return Finding(where, kind, there, nearest(context.get("tag", ""), known))
+    if kind.startswith("union_tag_"):
+        return _unnamed(error, loc, where, shape)
+    hint = ""
     if kind in {"literal_error", "enum"}:
-        return Finding(where, kind, detail, nearest(str(error.get("input")), _QUOTED.findall(error["ctx"]["expected"])))
-    if kind != "extra_forbidden":
-        return Finding(where, kind, detail)
-    name = str(loc[-1])
-    fields = {field for model in _models_at(shape, loc[:-1]) for field in model.model_fields}
-    return Finding(where, kind, f"there is no field {name!r} here", nearest(name, fields))
+        hint = nearest(str(error.get("input")), _QUOTED.findall(error["ctx"]["expected"]))
+    elif kind == "string_pattern_mismatch" and (prefix := _PREFIX.match(error["ctx"]["pattern"])):
+        detail, hint = f"{str(error['input'])[:80]!r} is no such id", f"the ids that fit here begin with {prefix[1]}"
+    elif kind == "extra_forbidden":
+        fields = {field for model in _models_at(shape, loc[:-1]) for field in model.model_fields}
+        detail, hint = f"there is no field {str(loc[-1])!r} here", nearest(str(loc[-1]), fields)
+    return Finding(where, kind, detail, hint)
+
+
+def _unnamed(error: Mapping[str, Any], loc: Sequence[str | int], where: str, shape: Any) -> Finding:
+    """What has no known word that says which of several things it is: the name of a method, of an optimiser."""
+    context = error["ctx"]
+    where += f"/{context['discriminator'].strip(chr(39))}"
+    if "tag" not in context:
+        return Finding(where, error["type"], "it needs a name, which says what it is", nearest("", _names_at(shape, loc)))
+    known = _QUOTED.findall(context["expected_tags"])
+    return Finding(where, error["type"], f"there is no {context['tag']!r} here", nearest(str(context["tag"]), known))
 
 
 def _sentence(error: Mapping[str, Any]) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
+    wanted = _KINDS.get(error["type"])
+    message = f"input should be {wanted}" if wanted else str(error["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     given = error.get("input")
     if error["type"] != "missing" and isinstance(given, (str, int, float)):
@@ -108,6 +131,12 @@ def _models_at(shape: Any, loc: Sequence[str | int]) -> set[type[BaseModel]]:
         named = {each for each in models if any((part,) == get_args(field.annotation) for field in each.model_fields.values())}
         models = below or named or models
     return models
+
+
+def _names_at(shape: Any, loc: Sequence[str | int]) -> set[str]:
+    """The names of the things that may stand at a location below `shape`."""
+    fields = (field for model in _models_at(shape, loc) if (field := model.model_fields.get("name")))
+    return {str(name) for field in fields if get_origin(field.annotation) is Literal for name in get_args(field.annotation)}
 
 
 def _models(shape: Any) -> Iterable[type[BaseModel]]:

@@ -52,7 +52,14 @@ def _work(command: str, folder: Path, task: dict[str, Any], runtime: dict[str, A
         wire.tell(Refusal(refused.where, refused.reason, refused.hint, refused.code))
         return EXIT_REFUSED
     except Diverged as diverged:
-        wire.tell(Refusal("/recipe", str(diverged), "try a smaller learning rate, a warmup, or clip the gradient", "diverged"))
+        wire.tell(
+            Refusal(
+                "/recipe",
+                str(diverged),
+                "a smaller learning rate (a transfer fit's is its method's `lr`, else the recipe's), a warmup, or clip the gradient",
+                "diverged",
+            )
+        )
         return EXIT_DIVERGED
     except Stopped:
         return EXIT_YIELDED

@@ -100,7 +100,7 @@ class Anatomy(BaseModel):
             times = self.calls[site.module]
             raise Refused(where, f"there is no tap {tap!r}: one forward pass calls {site.module!r} {times} time{'s'[: times > 1]}")
         near = difflib.get_close_matches(tap, self.taps, n=3, cutoff=0.4)
-        hint = f"the nearest are {', '.join(near)}" if near else "the taps of a network are listed with its anatomy"
+        hint = f"the nearest are {', '.join(near)}" if near else "GET /v1/teachers/{id}/taps and GET /v1/architectures/{id}/taps list them"
         raise Refused(where, f"there is no tap {tap!r} in this {self.family or 'network'}", hint=hint)
 
 
@@ -147,7 +147,8 @@ def match(teacher: Anatomy, student: Anatomy, what: Literal["out", "pre"] = "out
     hint = "name the pairs yourself: [[teacher tap, student tap], ...]"
     for whose, anatomy in (("teacher", teacher), ("student", student)):
         if not anatomy.stages:
-            raise Refused(where, f"the {whose} ({anatomy.family}) has no maps with a height and a width, so no stages to pair", hint=hint)
+            flat = "a method that needs no maps; or, for one that takes any tap, name the pairs yourself: [[teacher tap, student tap], ...]"
+            raise Refused(where, f"the {whose} ({anatomy.family}) has no maps with a height and a width, so no stages to pair", hint=flat)
     theirs = {stage.size: stage for stage in student.stages}
     both = [(stage, theirs[stage.size]) for stage in teacher.stages if stage.size in theirs]
     if not both:

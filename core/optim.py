@@ -30,7 +30,7 @@ class _Part(BaseModel):
 
 
 class Linear(_Part):
-    """A weight that moves in a straight line and then stays: `{"linear": [4, 1], "until": 0.75}`."""
+    """A weight that moves in a straight line over the epochs and then stays: `{"linear": [4, 1], "until": 0.75}`, at 1 from 75 %."""
 
     linear: tuple[Annotated[float, Field(ge=0, le=1e6)], Annotated[float, Field(ge=0, le=1e6)]] = Field(
         description="The weight before the first epoch, and the weight from `until` on."

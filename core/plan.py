@@ -110,10 +110,10 @@ def plan(
     rows = []
     for fit, where in zip(fits, (*surgeons, "/recipe"), strict=True):
         if _idle(fit):
-            place = f"{where}/task_weight" if fit is fits[-1] else where
-            raise Refused(
-                place, "every weight is 0 in every epoch, so there is nothing to learn", hint="give the task or a method a weight"
-            )
+            last = fit is fits[-1]
+            hint = "give the task or a method a weight" if last else "give it a weight above 0, or leave the method out"
+            reason = "every weight is 0 in every epoch, so there is nothing to learn"
+            raise Refused(f"{where}/task_weight" if last else where, reason, hint=hint)
         rows.append(_rows(spec, fit, student, dataset, teacher_dataset, where=where))
     return Plan(
         surgeries=lesson.initialise,

@@ -21,6 +21,9 @@ _COLOURS = {
     "processing": "cyan", "pausing": "yellow", "paused": "yellow", "cancelling": "yellow", "cancelled": "yellow",
 }  # fmt: skip
 
+_YAML = 56
+"""Where YAML begins a new line: it overshoots by a word or by a field, and still fits 80 columns."""
+
 
 def error(wrong: RetortError) -> Text:
     """What is wrong, where, whose fault it is, and what to try."""
@@ -46,7 +49,7 @@ def jobs(listed: Iterable[Job]) -> Table:
     """One line a job."""
     table = _table("job", "name", "status", "test accuracy", "age")
     for job in listed:
-        now = status(job.status) if job.is_resting else status(job.status).append(f" {_progress(job)}")
+        now = status(job.status) if job.is_terminal else status(job.status).append(f" {_progress(job)}")
         table.add_row(job.id, job.name, now, _accuracy(job.result.get("test")), _age(job.raw.get("created_at")))
     return table
 
@@ -62,7 +65,7 @@ def job(one: Job) -> RenderableType:
     for name in ("phase", "message", "queue_reason", "attempt", "parent", "baseline", "created_at", "started_at", "finished_at"):
         if raw.get(name) not in (None, "", one.status):
             table.add_row(name.replace("_", " "), str(raw[name]))
-    if one.progress and not one.is_resting:
+    if _progress(one) and not one.is_terminal:
         table.add_row("progress", _progress(one))
     for name, value in ({} if one.is_resting else _latest(raw)).items():
         table.add_row(name, value)
@@ -152,7 +155,7 @@ def pairs(suggested: Mapping[str, Any]) -> Group:
         parts.append(table)
         if methods:
             named = json.dumps([[pair["teacher"]["tap"], pair["student"]["tap"]] for pair in each["pairs"]])
-            parts.append(Text(f"to name others: --method '{methods[0]}:pairs={named}'", "dim"))
+            parts.append(_command(f"to name others: --method '{methods[0]}:pairs={named}'"))
         parts.append(Text())
     return Group(*parts)
 
@@ -179,8 +182,8 @@ def preset(one: Mapping[str, Any]) -> Group:
     return Group(
         Text(str(one["name"]), "bold"),
         Text(f"{one['note']}\n"),
-        Text(yaml.safe_dump(told, sort_keys=False, default_flow_style=None, allow_unicode=True, width=120)),
-        Text(f"begin with it: retort submit --preset {one['name']} --teacher tch_… --student arc_… --dataset ds_…", "dim"),
+        Text(yaml.safe_dump(told, sort_keys=False, default_flow_style=None, allow_unicode=True, width=_YAML)),
+        _command(f"begin with it: retort submit --preset {one['name']} --teacher tch_… --student arc_… --dataset ds_…"),
     )
 
 
@@ -189,9 +192,15 @@ def method(one: Mapping[str, Any]) -> Markdown:
     return Markdown(str(one["page"]))
 
 
-def document(one: Mapping[str, Any]) -> Text:
-    """A document for which there is no better form."""
-    return Text(json.dumps(one, indent=2, ensure_ascii=False))
+def plan(planned: Mapping[str, Any]) -> Group:
+    """What a job would do: its fits with what they learn from and how long, and the places that it looks at."""
+    decided = planned["plan"]
+    table = _table("fit", "terms", "epochs", "images", "steps")
+    for fit in decided["fits"]:
+        table.add_row(fit["phase"], ", ".join(fit["terms"]), str(fit["epochs"]), f"{fit['rows']:,}", f"{fit['steps']:,}")
+    table.add_row("in all", "", str(decided["epochs"]), "", f"{decided['steps']:,}")
+    lines = [f"{whose}: {', '.join(decided[f'{whose}_taps'])}" for whose in ("teacher", "student") if decided[f"{whose}_taps"]]
+    return Group(Text("this would do:", "bold"), table, *(Text(f"taps of the {line}") for line in lines))
 
 
 def files(listed: Iterable[tuple[str, int]]) -> Table:
@@ -207,6 +216,11 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in ("job", "id", "status", "test accuracy", "age"))
     return table
+
+
+def _command(line: str) -> Text:
+    """A line to copy: a terminal folds it where it must, and it stays one line."""
+    return Text(line, "dim", no_wrap=True, overflow="ignore")
 
 
 def _fields() -> Table:

@@ -44,7 +44,7 @@ class Session:
             self.out.out(json.dumps(document, indent=2 if self.out.is_terminal else None, ensure_ascii=False), highlight=False)
             self.out.file.flush()
         else:
-            self.out.print(shown)
+            self.out.print(shown, crop=False)  # a line to copy may be longer than the terminal is wide
 
     def say(self, shown: RenderableType) -> None:
         """Something by the way."""

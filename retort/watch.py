@@ -8,12 +8,15 @@ from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from retort.job import Job
 
 _INTERVAL = 0.5
 _QUIET = 5.0
 """Away from a terminal, seconds between two lines of one job in one phase."""
+_WIDE = 120
+"""Columns of a terminal that has room for a long bar."""
 
 
 def watch(jobs: Sequence[Job], console: Console) -> list[Job]:
@@ -39,14 +42,12 @@ def news(job: Job) -> str:
     parts = [str(job.phase or "starting")]
     if job.progress.get("epoch") is not None and job.phase in ("train", "transfer"):
         parts.append(f"epoch {job.progress['epoch']}")
+    parts.append(_left(job.progress.get("eta_at")))
     latest = job.raw.get("latest_metrics") or {}
-    parts += [
-        f"{name.replace('_', ' ')} {latest[name]:.3g}"
-        for name in ("loss", "validation_accuracy")
-        if isinstance(latest.get(name), int | float)
-    ]
-    eta = _left(job.progress.get("eta_at"))
-    return ", ".join([*parts, eta] if eta else parts)
+    # A transfer fit teaches no classes: its accuracy would only frighten.
+    shown = ("loss",) if job.phase == "transfer" else ("loss", "validation_accuracy")
+    parts += [f"{name.replace('_', ' ')} {latest[name]:.3g}" for name in shown if isinstance(latest.get(name), int | float)]
+    return ", ".join(part for part in parts if part)
 
 
 class _Shown(Protocol):
@@ -86,9 +87,19 @@ def _shown(console: Console, jobs: Sequence[Job]) -> Iterator[_Shown]:
     if not console.is_terminal:
         yield _Lines(console)
         return
-    columns = ("{task.description}", "{task.fields[status]:<9}"), ("{task.percentage:>3.0f} %", "{task.fields[news]}")
-    before, after = ([TextColumn(each, markup=False) for each in side] for side in columns)
-    with Progress(*before, BarColumn(bar_width=30), *after, console=console, refresh_per_second=8) as progress:
+
+    def words(form: str, *, ratio: int | None = None) -> TextColumn:
+        return TextColumn(form, markup=False, table_column=Column(no_wrap=True, ratio=ratio))
+
+    # On a narrow terminal the news is cut, which comes last, and not who does what and how far it is.
+    columns = (
+        words("{task.description}"),
+        words("{task.fields[status]:<9}"),
+        BarColumn(bar_width=30 if console.width >= _WIDE else 10),
+        words("{task.percentage:>3.0f} %"),
+        words("{task.fields[news]}", ratio=1),
+    )
+    with Progress(*columns, console=console, refresh_per_second=8, expand=True) as progress:
         yield _Bars(progress, jobs)
 
 

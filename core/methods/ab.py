@@ -1,9 +1,9 @@
 """Activation boundaries: the student's neurons learn to be active exactly where the teacher's are.
 
 Whether a ReLU is active decides which region of the input space a sample falls into, so the transfer copies the signs of
-the pre-activations and not their size. A step function has no gradient; a margin mu makes it a squared hinge. For one
-layer, with T the teacher's pre-activation (B, M, H, W), S the student's (B, N, H, W), r a connector from N to M
-channels, and rho(x) = 1 where x > 0, else 0:
+the pre-activations (what enters the ReLUs) and not their size. A step function has no gradient; a margin mu makes it a
+squared hinge. For one layer, with T the teacher's pre-activation (B, M, H, W), S the student's (B, N, H, W), r a
+connector from N to M channels, and rho(x) = 1 where x > 0, else 0:
 
     L = (1/B) * sum over all elements of (rho(T) relu(mu - r(S)) + (1 - rho(T)) relu(mu + r(S)))^2
 

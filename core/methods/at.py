@@ -60,7 +60,7 @@ class AT(Method):
         max_length=64,
         description="[teacher tap, student tap], maps of equal height and width; the outputs of the stages when left out.",
     )
-    weight: Weight = Field(1000.0, description="The weight of L: the published code's beta.")
+    weight: Weight = Field(1000.0, description="The weight of L: the published code's beta, for maps of 32 x 32; too much for small ones.")
 
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """One term, `at`, beside the task."""

@@ -9,10 +9,11 @@ sizes meet without padding, and the nonlinearity of the hint layer. At equal siz
 Times C_t * H_t * W_t it is the paper's half of a squared norm; the mean makes a weight mean the same for every layer. In
 two stages L alone trains the student up to the guided layer, then comes the training; `joint` adds L to the training
 instead. What lies above the guided layer does not move in the first stage, batch statistics included. By default the
-hint is what the activation behind the middle stage gives.
+hint is what the activation behind the middle stage gives, the second of two.
 
 Use it, followed by `kd`, for a student deeper than can be trained well from scratch, or as the plainest way to hand over
-features: it compares no logits, so the teacher may know other classes. A hint near the output binds the student more.
+features: it compares no logits, so the teacher may know other classes. A hint near the output binds the student more. A
+hint taken before its activation (`:in`) has negative values, which the regressor reaches only with the `activation` none.
 
 Cost: one convolution; 1x1 at equal sizes, but as large as the difference of the sizes asks for otherwise. It keeps the
 teacher's map whole.

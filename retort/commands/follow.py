@@ -1,6 +1,6 @@
 """`retort watch`, `logs` and `download`: what a job does, says, and leaves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,7 +72,7 @@ def logs(
     told: list[dict[str, Any]] = []
     try:
         for event in job.events():
-            line = _told(event)
+            line = line_of(event)
             if line is None:
                 continue
             told.append({"id": event.id, "event": event.kind, "at": event.at, "data": dict(event.data)})
@@ -89,18 +89,24 @@ def _line(entry: dict[str, Any]) -> str:
     return f"{entry.get('at') or '':<27} {entry.get('level', 'info'):<7} {entry.get('message', '')}"
 
 
-def _told(event: Event) -> str | None:
+def line_of(event: Event) -> str | None:
+    """What a person reads of an event, None where that is nothing."""
     data = event.data
     if event.kind == "job.log":
         return _line({"at": event.at, **data})
     words = {
-        "job.status": lambda: f"status {data.get('state', data.get('status', ''))}",
+        "job.status": lambda: f"status {data.get('state', data.get('status', ''))}{_wish(data)}",
         "job.progress": lambda: f"phase {data.get('phase', '')}",
         "job.checkpoint": lambda: f"checkpoint at step {data.get('done', data.get('step', ''))}",
         "job.artifact": lambda: f"artifact {data.get('name', '')}",
         "job.attempt": lambda: f"attempt ended: {data.get('code') or 'complete'}",
     }
     return _line({"at": event.at, "message": words[event.kind]()}) if event.kind in words else None
+
+
+def _wish(data: Mapping[str, Any]) -> str:
+    wish = data.get("desired", "run")
+    return f", asked to {wish}" if data.get("state") == "running" and wish != "run" else ""
 
 
 @connected

@@ -71,7 +71,7 @@ def submit(
         raise Misused("nothing to submit", hint="name a file with -f, a --preset, or --student and --dataset")
     if dry_run:
         planned = client.jobs.plan(spec)
-        session.answer(planned, render.document(planned))
+        session.answer(planned, render.plan(planned))
         return
     made = [client.jobs.create(spec)]
     session.say(f"submitted {made[0].id}")

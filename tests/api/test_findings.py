@@ -20,8 +20,15 @@ class At(BaseModel):
     power: float = 2.0
 
 
+class Line(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    linear: tuple[float, float]
+
+
 class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid")
+    student: str = Field("arc_1", pattern=r"^arc_[0-9a-z]{1,64}$")
+    rate: Annotated[float, Field(ge=0)] | Line = 1.0
     methods: tuple[Annotated[Kd | At, Field(discriminator="name")], ...] = ()
     device: Literal["auto", "cuda"] = "auto"
     weight: float | list[float] = 1.0
@@ -66,9 +73,31 @@ def test_the_members_of_a_union_make_one_finding() -> None:
     assert "list" in finding.detail
 
 
+def test_of_a_union_only_the_member_that_took_the_value_s_type_is_heard() -> None:
+    [finding] = found({"rate": -1})
+    assert (finding.pointer, finding.detail) == ("/rate", "input should be greater than or equal to 0 (given: -1)")
+    by_pointer = {finding.pointer: finding for finding in found({"rate": {"line": [1, 2]}})}
+    assert by_pointer.keys() == {"/rate/linear", "/rate/line"}
+    assert by_pointer["/rate/line"].hint == "did you mean linear?"
+
+
+def test_what_a_body_is_made_of_is_told_in_words_of_json() -> None:
+    [finding] = found({"methods": "kd"})
+    assert finding.detail == "input should be a list (given: kd)"
+    [finding] = found({"notes": 3})
+    assert finding.detail == "input should be an object (given: 3)"
+
+
+def test_a_string_that_is_no_id_is_told_how_the_ids_begin() -> None:
+    [finding] = found({"student": "tch_1"})
+    assert (finding.pointer, finding.detail) == ("/student", "'tch_1' is no such id")
+    assert finding.hint == "the ids that fit here begin with arc_"
+
+
 def test_a_field_that_is_missing_is_pointed_at() -> None:
     [finding] = found({"methods": [{"temperature": 4}]})
     assert (finding.pointer, finding.detail) == ("/methods/0/name", "it needs a name, which says what it is")
+    assert finding.hint == "there is at, kd"
 
 
 def test_pointers_escape_their_two_characters() -> None:

@@ -83,4 +83,4 @@ def test_the_command_shows_pairs_and_taps_as_tables_and_as_json(url: str, user: 
 def test_the_command_shows_why_there_are_no_pairs(url: str, user: User, lab: Lab) -> None:
     shown = told(url, user, "pairs", lab.teacher, lab.student)
     assert shown.count("none: the teacher (mlp) has no maps with a height and a width") == 2
-    assert "try: name the pairs yourself" in shown
+    assert "name the pairs yourself" in shown

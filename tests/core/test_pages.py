@@ -89,6 +89,7 @@ def test_a_page_says_whether_a_teacher_is_needed_and_what_the_pairs_are_made_of(
     assert "The job must name a teacher." in kd
     assert "The job need not name a teacher." in toy
     assert "Pairs of taps" not in kd
+    assert "`block1.relu:in` what enters it" in toy
     assert "Left out, they are made of what enters the activation behind each stage" in toy
 
 
@@ -103,6 +104,11 @@ def test_the_index_names_every_method_with_its_title() -> None:
     index = pages(catalogue())["README.md"]
     for name, method in catalogue().items():
         assert f"| [`{name}`]({name}.md) | {docs_of(method).title} |" in index
+
+
+def test_the_words_that_the_pages_use_are_explained_in_the_index() -> None:
+    index = pages(catalogue())["README.md"]
+    assert all(f"*{word}*" in index for word in ("term", "weight", "tap", "pair", "stage", "transfer fit", "connector"))
 
 
 def test_the_command_writes_the_pages(tmp_path: Path) -> None:

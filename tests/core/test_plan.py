@@ -233,6 +233,13 @@ def test_a_weight_that_falls_to_zero_after_the_first_epoch_is_no_reason_to_refus
     decide(spec(Fitnet(epochs=2, weight=falling), recipe=Recipe(epochs=2, batch_size=8, task_weight=falling)))
 
 
+@pytest.mark.parametrize("method", [Fitnet(weight=0), FSP(weight=0, connectors=True)], ids=lambda method: method.name)
+def test_a_transfer_fit_in_which_every_weight_is_zero_is_refused_at_its_method(method: Method) -> None:
+    refused = refusal(spec(KD(), method))
+    assert (refused.where, "nothing to learn" in refused.reason) == ("/methods/1", True)
+    assert "above 0" in refused.hint
+
+
 def test_agreement_needs_a_teacher_of_the_same_classes() -> None:
     assert refusal(spec(teacher=False, evaluate=["accuracy", "agreement"]), teacher=None).where == "/evaluate/1"
 

@@ -9,7 +9,10 @@ from rich.console import Console
 
 from retort.cli import run
 from retort.client import Client
-from retort.render import jobs
+from retort.commands.follow import line_of
+from retort.render import jobs, preset
+from retort.session import Session
+from retort.values import Event
 from tests.retort.stage import Answer, Request, script, stage
 
 NOBODY = "http://127.0.0.1:1"
@@ -192,6 +195,52 @@ def test_a_line_of_ls_is_one_line_on_a_narrow_terminal() -> None:
     assert "running 45 %" in lines[1]
     assert "succeeded" in lines[2]
     assert "0.9150 (n = 600)" in lines[2]
+
+
+def test_a_paused_job_still_shows_how_far_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    paused = {**JOB, "status": "paused", "progress": {"percent": 15.0}}
+    with stage(script(Answer(200, json.dumps(paused).encode()))) as service:
+        assert run(["get", "job_1", "--url", service.url, "--key", "k"]) == 0
+    assert "15 %" in capsys.readouterr().out
+
+
+def test_a_dry_run_tells_fits_epochs_and_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    transfer = {"phase": "transfer", "data": "job", "terms": ["fitnet"], "epochs": 20, "rows": 1180, "steps": 200}
+    train = {"phase": "train", "data": "job", "terms": ["kd", "task"], "epochs": 3, "rows": 1180, "steps": 30}
+    decided = {"surgeries": 0, "fits": [transfer, train], "epochs": 23, "steps": 230, "teacher_taps": ["b2"], "student_taps": []}
+    with stage(script(Answer(200, json.dumps({"valid": True, "plan": decided}).encode()))) as service:
+        assert run(["submit", "--student", "arc_1", "--dry-run", "--url", service.url, "--key", "k"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["transfer", "fitnet", "20", "1,180", "200"] in lines
+    assert ["train", "kd,", "task", "3", "1,180", "30"] in lines
+    assert ["in", "all", "23", "230"] in lines
+    assert ["taps", "of", "the", "teacher:", "b2"] in lines
+    assert not any("student:" in line for line in lines)
+
+
+def test_lines_to_copy_are_not_folded_and_a_preset_s_rows_keep_their_indentation() -> None:
+    long = {
+        "name": "row",
+        "note": "N.",
+        "published": {"source": "word " * 30},
+        "spec": {"optimizer": {f"{k}_weight_decay": 0.0005 for k in "abcdef"}},
+    }
+    shown = io.StringIO()
+    Session(out=Console(width=80, file=shown)).answer(long, preset(long))
+    text = shown.getvalue()
+    assert "retort submit --preset row --teacher tch_… --student arc_… --dataset ds_…\n" in text
+    assert all(line[0] in " ps" for line in text[text.index("published") : text.index("begin")].splitlines() if line)
+    assert yaml.safe_load(text[text.index("published") : text.index("begin")]) == {field: long[field] for field in ("published", "spec")}
+
+
+def test_the_history_of_a_job_says_what_it_was_asked_to_do() -> None:
+    data = [{"state": "running", "desired": wish} for wish in ("run", "cancel")] + [{"state": "cancelled", "desired": "cancel"}]
+    events = [{"id": k, "event": "job.status", "at": "", "data": each} for k, each in enumerate(data, 1)]
+    assert [line.split("status ")[1] for event in events if (line := line_of(Event.of(event)))] == [
+        "running",
+        "running, asked to cancel",
+        "cancelled",
+    ]
 
 
 PRESET = {
