@@ -152,9 +152,9 @@ class Method(BaseModel):
     name: str
 
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
-        """What this method adds, from the measurements of both networks alone; pure but for the initial weights of
-        connectors, which come from
-        torch's seeded generator. `Refused` where the networks do not fit, `where` relative to the method ("/pairs/0")."""
+        """What this method adds, from the measurements of both networks alone; pure but for the initial weights of connectors, which come
+        from torch's seeded generator. `Refused` where the networks do not fit, `where` relative to the method ("/pairs/0").
+        """
         raise NotImplementedError
 
 

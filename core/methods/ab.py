@@ -75,7 +75,8 @@ class AB(Method):
         "corrected",
         description=(
             "`corrected` keeps the teacher in eval mode. `official` does as the code published for CIFAR-10: the teacher runs in train "
-            "mode during the transfer, so its batch statistics drift, and the momentum is emptied at three quarters of it."
+            "mode during the transfer, so its batch statistics drift, and the momentum is emptied at three quarters of it. What follows, "
+            "the teacher's own figures in the result too, is with the drifted teacher."
         ),
     )
 

@@ -28,6 +28,6 @@ def pairs(
     teacher: Annotated[str, typer.Argument(help="tch_…")],
     architecture: Annotated[str, typer.Argument(help="The student's architecture, arc_….")],
 ) -> None:
-    """Suggest which places of a teacher and of a student to compare, and say which methods do so by themselves."""
+    """Suggest which places of a teacher and of a student to compare, and say which methods make their own pairs of these."""
     suggested = session.client().pairs(teacher, architecture)
     session.answer(suggested, render.pairs(suggested))
