@@ -110,8 +110,10 @@ def over(base: Mapping[str, Any], upper: Mapping[str, Any]) -> Json:
     joined = deepcopy(dict(base))
     for name, value in upper.items():
         below = joined.get(name)
-        alike = isinstance(below, dict) and isinstance(value, Mapping) and value.get("name") in (None, below.get("name"))
-        joined[name] = over(below, value) if alike and name != "take" else deepcopy(value)
+        if name != "take" and isinstance(below, dict) and isinstance(value, Mapping) and value.get("name") in (None, below.get("name")):
+            joined[name] = over(below, value)
+        else:
+            joined[name] = deepcopy(value)
     return joined
 
 
