@@ -168,6 +168,8 @@ def _not_applicable(job: Job, done: str) -> Problem:
     now = status_of(job)
     why = "a job that ended stays as it is" if job.state in TERMINAL else "what can be done with it stands in its `actions`"
     hint = "POST …/retry makes a new job from its last checkpoint" if job.state in {"failed", "cancelled"} else ""
+    if job.state == "succeeded":
+        hint = "POST /v1/jobs makes a new one; with another seed it is another training"
     if job.kind != "distil":
         why, hint = "it is the inspection of an asset", "delete the asset instead"
     return Problem(

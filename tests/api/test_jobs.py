@@ -99,6 +99,8 @@ def test_a_job_that_succeeded_is_told_whole(http: httpx.Client, user: User, subm
     life.complete(database, claim, result=result)
     job = http.get(f"/v1/jobs/{submitted['id']}").json()
     assert (job["status"], job["is_terminal"], job["result"], job["actions"]) == ("succeeded", True, result, [])
+    again = http.post(f"/v1/jobs/{submitted['id']}/retry")
+    assert (again.status_code, "POST /v1/jobs" in again.json()["hint"]) == (409, True)
     assert job["progress"]["percent"] == 100.0
     assert job["finished_at"] >= job["started_at"]
 
