@@ -17,7 +17,7 @@ from core.fit import fit
 from core.method import Clock, Fit, Scene, Term, Weighted
 from core.methods.kd import KD
 from core.objective import autocast, losses_of, parts
-from core.optim import SGD, Constant, Recipe
+from core.optim import SGD, Constant, Drops, Recipe
 from core.source import Live
 from core.taps import Pair, View
 from core.terms import CrossEntropy, SoftTargets
@@ -142,6 +142,21 @@ def test_a_gradient_is_clipped_to_its_norm() -> None:
     next(fit(bench, source_of(bench), None))
     moves = [value - before[name] for name, value in bench.student.network.named_parameters()]
     assert torch.stack([move.square().sum() for move in moves]).sum().sqrt().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_at_a_restart_the_momentum_becomes_that_steps_gradient_alone(restart: bool) -> None:
+    halfway = Drops(milestones=(0.5,), gamma=1.0)
+    bench = bench_of(TASK, schedule=halfway, restart=restart, optimizer=SGD(lr=0.05, weight_decay=0))
+    steps = fit(bench, source_of(bench), None)
+    for _ in range(bench.steps // 2):
+        next(steps)
+    before = [bench.optimiser.state[parameter]["momentum_buffer"].clone() for parameter in bench.parameters()]
+    next(steps)
+    for parameter, momentum in zip(bench.parameters(), before, strict=True):
+        assert parameter.grad is not None
+        expected = parameter.grad if restart else 0.9 * momentum + parameter.grad
+        torch.testing.assert_close(bench.optimiser.state[parameter]["momentum_buffer"], expected)
 
 
 def test_what_no_gradient_reaches_sleeps_with_its_batch_statistics() -> None:
