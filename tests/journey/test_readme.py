@@ -21,7 +21,7 @@ def test_the_journey_with_curl_ends_with_a_student_whose_digests_hold(tmp_path: 
     )
     (tmp_path / ".venv").symlink_to(sys.prefix)
     (script,) = re.findall(
-        r"<!-- tests/test_readme.py runs this block as it stands -->\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+        r"<!-- tests/journey/test_readme.py runs this block as it stands -->\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
     )
     with up(tmp_path / "retort-data") as service:
         at_hand = script.replace("http://127.0.0.1:8000", service.url)
