@@ -235,7 +235,7 @@ def optimiser(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim.Optim
     """A new optimiser over some parameters; its rate is set at each step."""
     match recipe.optimizer:
         case SGD(lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay):
-            # One kernel over all parameters: a loop over them costs four times as much, on a CPU too.
-            return torch.optim.SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay, fused=True)
+            # Not `fused`: it fails where a parameter gets its first gradient later than others, as a connector whose weight rises may.
+            return torch.optim.SGD(parameters, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay)
         case AdamW(lr=lr, betas=betas, eps=eps, weight_decay=decay):
             return torch.optim.AdamW(parameters, lr=lr, betas=betas, eps=eps, weight_decay=decay)

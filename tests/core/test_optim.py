@@ -141,6 +141,17 @@ def test_the_optimisers_are_torchs_with_the_recipes_numbers() -> None:
     assert adamw.param_groups[0]["betas"] == (0.5, 0.6)
 
 
+@pytest.mark.parametrize("kind", [SGD(), AdamW()])
+def test_a_parameter_may_get_its_first_gradient_later_than_the_others(kind: SGD | AdamW) -> None:
+    early, late = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    made = optimiser(Recipe(optimizer=kind), [early, late])
+    early.grad = torch.ones(2)
+    made.step()
+    early.grad, late.grad = torch.ones(2), torch.ones(2)
+    made.step()
+    assert (late < 1).all()
+
+
 @pytest.mark.parametrize(
     ("where", "wrong"),
     [
