@@ -56,7 +56,7 @@ class Term(nn.Module):
     teacher: ClassVar[Literal["none", "view", "network"]] = "view"
     differentiates_input: ClassVar[bool] = False
     """Whether it calls `torch.autograd.grad` itself; `plan` then asks for its taps only."""
-    optimum: ClassVar[float | None] = None
+    optimum: float | None = None
     """Its value where student and teacher are one network, for the conformance tests; None where labels or connectors decide."""
 
     def target(self, t: View) -> View:

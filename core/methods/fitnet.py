@@ -104,7 +104,7 @@ class Hint(Term):
         self.regressors = nn.ModuleList(_regressor(k, joint, relu=relu, official=official) for k, joint in enumerate(joints))
         self.rows = official
         # A regressor has weights of its own, so that two equal networks differ at first.
-        self.optimum = 0.0 if all(isinstance(regressor, nn.Identity) for regressor in self.regressors) else None  # type: ignore[misc]
+        self.optimum = 0.0 if all(isinstance(regressor, nn.Identity) for regressor in self.regressors) else None
 
     def forward(self, scene: Scene) -> Tensor:
         assert scene.t is not None

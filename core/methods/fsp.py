@@ -103,7 +103,7 @@ class Flows(Term):
         self.connectors = nn.ModuleList(nn.Identity() if s == t else nn.Conv2d(s, t, 1, bias=False) for s, t in widths)
         self.pool: Pool = pool
         # Connectors have weights of their own, so that two equal networks differ at first.
-        self.optimum = 0.0 if all(s == t for s, t in widths) else None  # type: ignore[misc]
+        self.optimum = 0.0 if all(s == t for s, t in widths) else None
 
     def target(self, t: View) -> View:
         return View(t.logits, self._flows([t.at[tap] for tap in self.teacher_taps]))
