@@ -51,7 +51,7 @@ def _reached(bench: Bench, source: Source) -> set[int]:
         part, theirs = next(parts(batch, views, recipe.batch_size, recipe.accumulate))
         # The input asks for a gradient here, and only here: a dropout or a batch norm below all that learns is reached too.
         part = replace(part, x=part.x.detach().requires_grad_())
-        losses, _ = losses_of(bench, part, theirs, terms=terms, epoch=0, classes=source.classes)
+        losses, _ = losses_of(bench, part, theirs, terms=terms, epoch=0, source=source)
     finally:
         for hook in hooks:
             hook.remove()

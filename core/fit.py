@@ -66,7 +66,7 @@ def _step(bench: Bench, source: Source) -> int:
     seen: dict[str, Tensor] = {"loss": torch.zeros((), device=bench.device)}
     for part, theirs in parts(batch, views, recipe.batch_size, recipe.accumulate):
         share = len(part.x) / len(batch.x)
-        losses, notes = losses_of(bench, part, theirs, terms=terms, epoch=clock.epoch, classes=source.classes)
+        losses, notes = losses_of(bench, part, theirs, terms=terms, epoch=clock.epoch, source=source)
         if losses:
             total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
             (total * share).backward()  # type: ignore[no-untyped-call]
@@ -104,7 +104,7 @@ def _examine(bench: Bench, source: Source, held: Rows) -> Iterator[Event | None]
     count = 0
     for batch in held.batches(held.together, bench.device) if watching else ():
         count += len(batch.x)
-        for name, value in watched(bench, batch, watching, source.classes).items():
+        for name, value in watched(bench, batch, watching, source).items():
             sums[name] = sums.get(name, 0.0) + value.double() * len(batch.x)
         yield None
     values |= {name: float(sums[name]) / count for name in sorted(sums)}

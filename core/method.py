@@ -1,6 +1,7 @@
 """The vocabulary of methods: what a term may look at, what a method adds to a job, and how lessons add up."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -22,7 +23,8 @@ class Scene:
     `x` (B, ...) is in the data's own range, `y` (B,) int64, `index` (B,) int64 the rows of the dataset. `s` is what the
     student showed, `t` what this term's own `target` kept of the teacher's view (None where the term says `teacher =
     "none"`). `teacher` is the network itself, None unless the term says `teacher = "network"`. `classes` (C,) bool
-    marks the classes that the data has, None for all. `key` is a 0-d int64.
+    marks the classes that the data has, None for all. `key` is a 0-d int64. `range` is the least and the greatest value that
+    this data may have: an attack stays within. `bf16` says that the networks run under bfloat16 autocast in this fit.
     """
 
     x: Tensor
@@ -34,11 +36,17 @@ class Scene:
     teacher: Tapped | None
     classes: Tensor | None
     key: Tensor
+    range: tuple[float, float]
+    bf16: bool = False
     notes: dict[str, Tensor] = field(default_factory=dict)
 
     def random(self, n: int = 1, stream: int = 0) -> Tensor:
         """(B, n) uniforms in [0, 1), a function of (key, index, stream): neither batch size nor a resume changes them."""
         return random.uniforms(self.key, self.index, n, stream)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The precision of this fit, for a term that calls a network again and does not need fp32."""
+        return torch.autocast(self.x.device.type, torch.bfloat16, enabled=self.bf16)
 
     def note(self, name: str, value: Tensor) -> None:
         """Report the mean of a scalar beside the losses, as "bss.hit_rate"; kept on the device until the next report."""

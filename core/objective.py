@@ -11,12 +11,12 @@ from core.bench import Bench
 from core.data.rows import Batch
 from core.method import Scene, Term
 from core.random import key_of
-from core.source import targets
+from core.source import Source, targets
 from core.taps import Tapped, View
 
 
 def losses_of(
-    bench: Bench, batch: Batch, views: Mapping[str, View], *, terms: Mapping[str, Term], epoch: int, classes: Tensor | None
+    bench: Bench, batch: Batch, views: Mapping[str, View], *, terms: Mapping[str, Term], epoch: int, source: Source
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The unweighted losses of some terms on one batch, scalars, and what they noted.
 
@@ -27,13 +27,13 @@ def losses_of(
     losses: dict[str, Tensor] = {}
     notes: dict[str, Tensor] = {}
     for name, term in terms.items():
-        scene = _scene(bench, batch, shown, views.get(name), term, student=bench.student, classes=classes, key=_key(bench, name, epoch))
+        scene = _scene(bench, batch, shown, views.get(name), term, student=bench.student, source=source, key=_key(bench, name, epoch))
         losses[name] = term(scene)
         notes |= scene.notes
     return losses, notes
 
 
-def watched(bench: Bench, batch: Batch, terms: Mapping[str, Term], classes: Tensor | None) -> dict[str, Tensor]:
+def watched(bench: Bench, batch: Batch, terms: Mapping[str, Term], source: Source) -> dict[str, Tensor]:
     """What some terms measure on one batch of held-out data: eval mode everywhere, no gradients, every module's own mode given back."""
     found: dict[str, Tensor] = {}
     with ExitStack() as stack:
@@ -46,7 +46,7 @@ def watched(bench: Bench, batch: Batch, terms: Mapping[str, Term], classes: Tens
         for name, term in terms.items():
             term.eval()
             key = _key(bench, name, "held")
-            found |= term.watch(_scene(bench, batch, shown, views.get(name), term, student=bench.examined, classes=classes, key=key))
+            found |= term.watch(_scene(bench, batch, shown, views.get(name), term, student=bench.examined, source=source, key=key))
             term.train()
     return found
 
@@ -66,16 +66,23 @@ def parts(batch: Batch, views: Mapping[str, View], size: int, accumulate: int) -
 
 def autocast(bench: Bench) -> AbstractContextManager[object]:
     """The precision of this fit: bfloat16 autocast, or none. "auto" is bf16 on a GPU that has it."""
+    return torch.autocast(bench.device.type, torch.bfloat16, enabled=narrow(bench))
+
+
+def narrow(bench: Bench) -> bool:
+    """Whether the networks run under bfloat16 autocast in this fit."""
     wanted = bench.now.recipe.precision
     automatic = wanted == "auto" and bench.device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.autocast(bench.device.type, torch.bfloat16, enabled=wanted == "bf16" or automatic)
+    return wanted == "bf16" or automatic
 
 
 def _scene(
-    bench: Bench, batch: Batch, shown: View, theirs: View | None, term: Term, *, student: Tapped, classes: Tensor | None, key: Tensor
+    bench: Bench, batch: Batch, shown: View, theirs: View | None, term: Term, *, student: Tapped, source: Source, key: Tensor
 ) -> Scene:
     teacher = bench.teacher if term.teacher == "network" else None
-    return Scene(batch.x, batch.y, batch.index, shown, theirs, student, teacher, classes, key)
+    return Scene(
+        batch.x, batch.y, batch.index, shown, theirs, student, teacher, source.classes, key, range=source.range, bf16=narrow(bench)
+    )
 
 
 def _key(bench: Bench, name: str, when: int | str) -> Tensor:

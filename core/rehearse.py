@@ -56,6 +56,7 @@ def _meta(term: Term, teacher: Anatomy | None, student: Anatomy) -> str | None:
                 teacher=None,
                 classes=None,
                 key=torch.empty((), dtype=torch.int64),
+                range=(0.0, 1.0),
             )
             term(scene)
         except NotImplementedError:

@@ -27,7 +27,13 @@ class Dataset:
 
     def split(self, name: str) -> Rows:
         """All rows of a split; KeyError where the dataset has none. Splits follow one another in the dataset's numbering of rows."""
-        return Rows.whole(self._arrays[f"{name}.x"], self._arrays[f"{name}.y"], first=self._first(name), classes=self.report.classes)
+        return Rows.whole(
+            self._arrays[f"{name}.x"],
+            self._arrays[f"{name}.y"],
+            first=self._first(name),
+            classes=self.report.classes,
+            range=self.report.range,
+        )
 
     def _first(self, name: str) -> int:
         before = list(self.report.counts)

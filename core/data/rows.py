@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class Rows:
 
     `bank` (N, H, W, C) or (N, D) and `labels` (N,) are the whole split as it lies on disk, memory-mapped; `position` (n,) says which of its
     samples are meant; `first` is the row of the dataset at which the split begins, so that no two samples of a dataset share an index.
+    `range` is the least and the greatest value that a sample of this dataset may have, in data units.
     """
 
     bank: NDArray[Any]
@@ -41,18 +42,27 @@ class Rows:
     position: NDArray[np.int64]
     first: int
     classes: int
+    range: tuple[float, float]
 
     @classmethod
-    def whole(cls, bank: NDArray[Any], labels: NDArray[np.int64], *, first: int = 0, classes: int) -> "Rows":
+    def whole(
+        cls,
+        bank: NDArray[Any],
+        labels: NDArray[np.int64],
+        *,
+        first: int = 0,
+        classes: int,
+        range: tuple[float, float] = (0.0, 1.0),
+    ) -> "Rows":
         """All samples of a split."""
-        return cls(bank, labels, np.arange(len(labels)), first, classes)
+        return cls(bank, labels, np.arange(len(labels)), first, classes, range)
 
     def __len__(self) -> int:
         return len(self.position)
 
     def only(self, position: NDArray[np.int64]) -> "Rows":
         """Some of the split's samples, by their place in the split."""
-        return Rows(self.bank, self.labels, position, self.first, self.classes)
+        return replace(self, position=position)
 
     @property
     def x(self) -> NDArray[Any]:

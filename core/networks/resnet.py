@@ -58,11 +58,11 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """conv1, bn1, relu, layer1, layer2, layer3, pool, fc; the size halves and the channels double from layer to layer."""
 
-    def __init__(self, *, into: int, depth: int, width: int, shortcut: str, stem: int, classes: int) -> None:
+    def __init__(self, *, into: int, depth: int, width: int, shortcut: str, stem: int, stem_stride: int, classes: int) -> None:
         super().__init__()
         blocks = (depth - 2) // 6
         widths = (stem, 16 * width, 32 * width, 64 * width)
-        self.conv1 = nn.Conv2d(into, stem, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(into, stem, 3, stride=stem_stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
         for k in range(1, 4):
@@ -110,6 +110,9 @@ class Resnet(Family):
     stem: int | None = Field(
         default=None, ge=1, le=2048, description="The channels of the first convolution; none means those of the first layer."
     )
+    stem_stride: int = Field(
+        default=1, ge=1, le=4, description="The stride of the first convolution; 2 makes every map a quarter as large."
+    )
 
     @field_validator("depth")
     @classmethod
@@ -133,5 +136,6 @@ class Resnet(Family):
             "width": self.width,
             "shortcut": self.shortcut,
             "stem": 16 * self.width if self.stem is None else self.stem,
+            "stem_stride": self.stem_stride,
             "classes": self.classes,
         }

@@ -304,7 +304,7 @@ def test_a_loss_of_a_bf16_job_is_an_fp32_number_near_the_fp32_jobs(name: str) ->
         source = source_of(bench)
         with autocast(bench):
             batch, views = source(0, 0, bench.terms)
-        losses, _ = losses_of(bench, batch, views, terms=bench.terms, epoch=0, classes=None)
+        losses, _ = losses_of(bench, batch, views, terms=bench.terms, epoch=0, source=source)
         assert losses[name].dtype == torch.float32
         found[precision] = losses[name].item()
     assert found["bf16"] == pytest.approx(found["fp32"], rel=0.05)

@@ -17,7 +17,7 @@ def scene(student: Tensor, teacher: Tensor | None = None, y: Tensor | None = Non
     n = len(student)
     y = torch.zeros(n, dtype=torch.int64) if y is None else y
     theirs = None if teacher is None else View(teacher, {})
-    return Scene(torch.zeros(n, 2), y, torch.arange(n), View(student, {}), theirs, NETWORK, None, classes, key_of(0))
+    return Scene(torch.zeros(n, 2), y, torch.arange(n), View(student, {}), theirs, NETWORK, None, classes, key_of(0), (0.0, 1.0))
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

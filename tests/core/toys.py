@@ -72,7 +72,7 @@ def squares(n: int, *, first: int = 0, classes: int = CLASSES, seed: int = 0) ->
     bank = draw.integers(0, 160, (n, SHAPE[1], SHAPE[2], SHAPE[0]), dtype=np.uint8)
     for row, label in enumerate(labels):
         bank[row, :, 2 * label : 2 * label + 2, 0] += 80
-    return Rows(bank, labels, np.arange(n), first, classes)
+    return Rows(bank, labels, np.arange(n), first, classes, (0.0, 1.0))
 
 
 def report(n: int, *, classes: int = CLASSES, shape: tuple[int, ...] = SHAPE) -> DatasetReport:

@@ -8,9 +8,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from core.artifacts import read_header
-from core.data import open_dataset
+from core.data import Batches, open_dataset
 from core.data.canonical import Writer
 from core.errors import Refused
+from core.source import Live
 
 Y = {"train": np.array([0, 1, 1]), "test": np.array([1, 0])}
 X = {"train": np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), "test": np.zeros((2, 2, 2, 1), np.uint8)}
@@ -44,6 +45,14 @@ def test_what_was_written_is_mapped_and_never_written_to(tmp_path: Path) -> None
     assert not train.bank.flags.writeable
     with pytest.raises(KeyError):
         dataset.split("validation")
+
+
+def test_a_part_of_a_split_and_its_batches_know_the_range_that_all_splits_have(tmp_path: Path) -> None:
+    spans: dict[Literal["uint8", "float32"], tuple[float, float]] = {"uint8": (0.0, 1.0), "float32": (0.0, 11.0)}
+    for dtype, span in spans.items():
+        rows = open_dataset(write(tmp_path / dtype, dtype)).split("test").only(np.array([1]))
+        assert rows.range == span
+        assert Live(Batches(rows, 2, seed=0), None).range == span
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ('"' * 200, "é🙂" * 100)])

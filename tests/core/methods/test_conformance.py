@@ -81,7 +81,7 @@ def alone(method: Method, *, steps: int, twin: bool = False) -> list[tuple[str, 
 
 def loss_of(bench: Bench, source: Live) -> Tensor:
     batch, views = source(0, 0, bench.terms)
-    losses, _ = losses_of(bench, batch, views, terms=bench.terms, epoch=0, classes=None)
+    losses, _ = losses_of(bench, batch, views, terms=bench.terms, epoch=0, source=source)
     (loss,) = losses.values()
     return loss
 

@@ -77,7 +77,9 @@ def test_kd() -> None:
     plain = Tapped(nn.Identity())
     kept = made.target(View(teacher, {}))
     index = torch.arange(len(student))
-    compare("kd", made(Scene(student, index, index, View(student, {}), kept, plain, None, None, torch.tensor(0))), student=student)
+    compare(
+        "kd", made(Scene(student, index, index, View(student, {}), kept, plain, None, None, torch.tensor(0), (0.0, 1.0))), student=student
+    )
 
 
 @pytest.mark.parametrize("variant", ["corrected", "official"])

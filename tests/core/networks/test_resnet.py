@@ -95,6 +95,15 @@ def test_a_projection_stands_only_where_the_shape_changes() -> None:
     assert narrow.weights["layer1.0.shortcut.conv.weight"] == (16, 8, 1, 1)
 
 
+def test_a_stride_in_the_stem_quarters_every_map_and_keeps_the_weights() -> None:
+    plain, strided = (
+        measure(parse({"family": "resnet", "depth": 8, "input": [3, 32, 32], "classes": 10, "stem_stride": s})) for s in (1, 2)
+    )
+    assert [stage.size for stage in plain.stages] == [(32, 32), (16, 16), (8, 8)]
+    assert [stage.size for stage in strided.stages] == [(16, 16), (8, 8), (4, 4)]
+    assert plain.weights == strided.weights
+
+
 def test_a_stem_that_padding_would_have_to_narrow_is_refused_by_name() -> None:
     wide = {"family": "resnet", "depth": 8, "stem": 17, "input": [3, 32, 32], "classes": 10}
     with pytest.raises(Refused, match="padding cannot take channels away") as refused:
