@@ -22,6 +22,7 @@ from benchmarks import machine
 from benchmarks.images import canonical
 from benchmarks.scales import network
 from benchmarks.training import Bed
+from benchmarks.turns import turns
 from core.artifacts import save_weights
 from core.bench import Bench
 from core.data import subset
@@ -88,15 +89,13 @@ class Case:
         next(self._events)
         return time.perf_counter() - began
 
-    def bare(self) -> float:
-        """Seconds of the networks alone."""
+    def bare(self) -> None:
+        """The networks alone."""
         self.student.zero_grad(set_to_none=True)
-        began = time.perf_counter()
         if self.teacher is not None:
             with torch.no_grad():
                 self.teacher(self._x)
         self.student(self._x).logits.backward(self._gradient)
-        return time.perf_counter() - began
 
 
 @contextmanager
@@ -133,22 +132,8 @@ def stopwatch(case: Case) -> Iterator[dict[str, float]]:
 
 def _compared(case: Case, rounds: int, steps: int) -> dict[str, Any]:
     """The engine's step over the bare loop's, round by round."""
-    ratios, engine, bare = [], [], []
-    for number in range(rounds):
-        spent: dict[str, float] = {}
-        for which in ("step", "bare") if number % 2 == 0 else ("bare", "step"):
-            one = case.step if which == "step" else case.bare
-            one()  # brings back into the caches what the other has displaced
-            spent[which] = sum(one() for _ in range(steps))
-        ratios.append(spent["step"] / spent["bare"])
-        engine.append(1000 * spent["step"] / steps)
-        bare.append(1000 * spent["bare"] / steps)
-    return {
-        "n": rounds,
-        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
-        "step_ms": statistics.median(engine),
-        "bare_ms": statistics.median(bare),
-    }
+    found = turns(case.bare, case.step, rounds=rounds, steps=steps)
+    return {"step_ms": found.pop("second_ms"), "bare_ms": found.pop("first_ms"), **found}
 
 
 def _pieces(case: Case, n: int) -> dict[str, Any]:

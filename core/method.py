@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from core import random
 from core.anatomy import Anatomy
+from core.data.report import Domain
 from core.errors import Refused
 from core.optim import Clock, Recipe, Weight
 from core.taps import Tap, Tapped, View
@@ -23,8 +24,8 @@ class Scene:
     `x` (B, ...) is in the data's own range, `y` (B,) int64, `index` (B,) int64 the rows of the dataset. `s` is what the
     student showed, `t` what this term's own `target` kept of the teacher's view (None where the term says `teacher =
     "none"`). `teacher` is the network itself, None unless the term says `teacher = "network"`. `classes` (C,) bool
-    marks the classes that the data has, None for all. `key` is a 0-d int64. `range` is the least and the greatest value that
-    this data may have: an attack stays within. `bf16` says that the networks run under bfloat16 autocast in this fit.
+    marks the classes that the data has, None for all. `key` is a 0-d int64. `domain` says which values the
+    data may have, and how they spread: an attack stays within. `bf16` says that the networks run under bfloat16 autocast in this fit.
     """
 
     x: Tensor
@@ -36,7 +37,7 @@ class Scene:
     teacher: Tapped | None
     classes: Tensor | None
     key: Tensor
-    range: tuple[float, float]
+    domain: Domain
     bf16: bool = False
     notes: dict[str, Tensor] = field(default_factory=dict)
 

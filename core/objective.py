@@ -81,7 +81,7 @@ def _scene(
 ) -> Scene:
     teacher = bench.teacher if term.teacher == "network" else None
     return Scene(
-        batch.x, batch.y, batch.index, shown, theirs, student, teacher, source.classes, key, range=source.range, bf16=narrow(bench)
+        batch.x, batch.y, batch.index, shown, theirs, student, teacher, source.classes, key, domain=source.domain, bf16=narrow(bench)
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 
 from core.anatomy import Anatomy
+from core.data.report import Domain
 from core.errors import Refused
 from core.method import Method, Scene, Term
 from core.taps import Tap, Tapped, View
@@ -56,7 +57,7 @@ def _meta(term: Term, teacher: Anatomy | None, student: Anatomy) -> str | None:
                 teacher=None,
                 classes=None,
                 key=torch.empty((), dtype=torch.int64),
-                range=(0.0, 1.0),
+                domain=Domain(0.0, 1.0, (0.0,), (1.0,)),
             )
             term(scene)
         except NotImplementedError:

@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from core.data.report import Domain
 from core.data.rows import Batch, Rows
 from core.method import Term
 from core.taps import Tapped, View
@@ -18,8 +19,7 @@ class Batches(Protocol):
     steps: int
     classes: Tensor | None
     """(C,) bool: the classes that this data has; None for all."""
-    range: tuple[float, float]
-    """The least and the greatest value that a sample of this data may have, in data units."""
+    domain: Domain
 
     def __call__(self, epoch: int, i: int) -> Batch:
         """Batch `i` of an epoch, both counted from 0: a pure function."""
@@ -30,7 +30,7 @@ class Source(Protocol):
 
     steps: int
     classes: Tensor | None
-    range: tuple[float, float]
+    domain: Domain
 
     def __call__(self, epoch: int, i: int, terms: Mapping[str, Term]) -> tuple[Batch, Mapping[str, View]]:
         """One batch, and by term name what that term's `target` returned; terms that look at no teacher are not in it."""
@@ -41,7 +41,7 @@ class Live:
 
     def __init__(self, batches: Batches, teacher: Tapped | None) -> None:
         self.batches, self.teacher = batches, teacher
-        self.steps, self.classes, self.range = batches.steps, batches.classes, batches.range
+        self.steps, self.classes, self.domain = batches.steps, batches.classes, batches.domain
 
     def __call__(self, epoch: int, i: int, terms: Mapping[str, Term]) -> tuple[Batch, Mapping[str, View]]:
         """See `Source.__call__`."""

@@ -9,14 +9,14 @@ from pydantic import BaseModel, ValidationError
 
 from core.data.batches import Batches
 from core.data.canonical import open_canonical
-from core.data.report import DatasetReport
+from core.data.report import DatasetReport, Domain
 from core.data.rows import Batch, Rows
 from core.data.subset import Splits, subset
 from core.errors import Refused
 
 FORMATS = ("imagefolder", "npz")
 
-__all__ = ["FORMATS", "Batch", "Batches", "Dataset", "DatasetReport", "Rows", "Splits", "ingest", "open_dataset", "subset"]
+__all__ = ["FORMATS", "Batch", "Batches", "Dataset", "DatasetReport", "Domain", "Rows", "Splits", "ingest", "open_dataset", "subset"]
 
 
 class Dataset:
@@ -32,7 +32,7 @@ class Dataset:
             self._arrays[f"{name}.y"],
             first=self._first(name),
             classes=self.report.classes,
-            range=self.report.range,
+            domain=self.report.domain,
         )
 
     def _first(self, name: str) -> int:

@@ -19,7 +19,7 @@ class Batches:
     """One split, shuffled anew each epoch: `steps` optimiser steps of at most `batch_size` × `accumulate` samples each.
 
     An epoch is one pass: the last batch is smaller, but never a single sample (batch norm cannot train on one): that one joins the
-    batch before. `classes` (C,) bool says which classes these rows have; None where they have all; `range` is the rows'. With `views` = k
+    batch before. `classes` (C,) bool says which classes these rows have; None where they have all; `domain` is the rows'. With `views` = k
     the augmentation repeats after k epochs.
     """
 
@@ -47,7 +47,7 @@ class Batches:
         whole, left = divmod(self._n, self._size)
         self.steps = max(1, whole + (left > 1 or (left == 1 and self._size == 1)))
         present = torch.bincount(self._labels[self._position], minlength=rows.classes) > 0
-        self.range = rows.range
+        self.domain = rows.domain
         self.classes: Tensor | None = None if bool(present.all()) else present.to(self._device)
 
     def __call__(self, epoch: int, i: int) -> Batch:

@@ -1,11 +1,24 @@
 """What is known of a dataset: enough to plan a job with it."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """Where the samples of a dataset lie, in data units: the least and the greatest value that one may have, and mean and deviation of each
+    channel (or feature), or one of each for all.
+    """
+
+    least: float
+    greatest: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 class DatasetReport(BaseModel):
@@ -29,3 +42,8 @@ class DatasetReport(BaseModel):
     range: tuple[float, float]
     dtype: Literal["uint8", "float32"]
     notes: tuple[str, ...] = ()
+
+    @property
+    def domain(self) -> Domain:
+        """Where the samples lie."""
+        return Domain(*self.range, self.mean, self.std)

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from core.data.report import Domain
+
 _TOGETHER = 512
 _VALUES = 1 << 22
 
@@ -34,7 +36,7 @@ class Rows:
 
     `bank` (N, H, W, C) or (N, D) and `labels` (N,) are the whole split as it lies on disk, memory-mapped; `position` (n,) says which of its
     samples are meant; `first` is the row of the dataset at which the split begins, so that no two samples of a dataset share an index.
-    `range` is the least and the greatest value that a sample of this dataset may have, in data units.
+    `domain` is that of the whole dataset.
     """
 
     bank: NDArray[Any]
@@ -42,7 +44,7 @@ class Rows:
     position: NDArray[np.int64]
     first: int
     classes: int
-    range: tuple[float, float]
+    domain: Domain
 
     @classmethod
     def whole(
@@ -52,10 +54,10 @@ class Rows:
         *,
         first: int = 0,
         classes: int,
-        range: tuple[float, float] = (0.0, 1.0),
+        domain: Domain,
     ) -> "Rows":
         """All samples of a split."""
-        return cls(bank, labels, np.arange(len(labels)), first, classes, range)
+        return cls(bank, labels, np.arange(len(labels)), first, classes, domain)
 
     def __len__(self) -> int:
         return len(self.position)

@@ -11,7 +11,7 @@ from core.methods.kd import KD
 from core.optim import Recipe
 from core.random import key_of, uniforms
 from core.taps import Tapped, View
-from tests.core.toys import Toy, ToyMethod, loosen
+from tests.core.toys import DOMAIN, Toy, ToyMethod, loosen
 
 NETWORK = Tapped(torch.nn.Identity())
 
@@ -38,7 +38,7 @@ def test_two_methods_that_bring_the_same_term_are_refused() -> None:
 def test_a_scene_draws_by_row_and_not_by_place() -> None:
     def scene(index: torch.Tensor) -> Scene:
         n = len(index)
-        return Scene(torch.zeros(n), index, index, View(torch.zeros(n, 2), {}), None, NETWORK, None, None, key_of(1), (0.0, 1.0))
+        return Scene(torch.zeros(n), index, index, View(torch.zeros(n, 2), {}), None, NETWORK, None, None, key_of(1), DOMAIN)
 
     whole = scene(torch.arange(10)).random(2, stream=3)
     assert torch.equal(whole, uniforms(key_of(1), torch.arange(10), 2, 3))
@@ -47,7 +47,7 @@ def test_a_scene_draws_by_row_and_not_by_place() -> None:
 
 def test_a_note_keeps_no_graph() -> None:
     index = torch.arange(2)
-    scene = Scene(index, index, index, View(torch.zeros(2, 2), {}), None, NETWORK, None, None, key_of(1), (0.0, 1.0))
+    scene = Scene(index, index, index, View(torch.zeros(2, 2), {}), None, NETWORK, None, None, key_of(1), DOMAIN)
     scene.note("toy.size", torch.ones((), requires_grad=True) * 2)
     assert scene.notes["toy.size"].item() == 2
     assert not scene.notes["toy.size"].requires_grad

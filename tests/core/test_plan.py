@@ -284,7 +284,7 @@ class Whole:
         if name not in self.names:
             raise KeyError(name)
         rows = squares(len(self.labels), classes=4)
-        return Rows(rows.bank, self.labels, rows.position, 0, 4, rows.range)
+        return Rows(rows.bank, self.labels, rows.position, 0, 4, rows.domain)
 
 
 @pytest.mark.parametrize("own_validation", [False, True])

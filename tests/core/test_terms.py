@@ -9,6 +9,7 @@ from core.method import Scene, Term
 from core.random import key_of
 from core.taps import Tapped, View
 from core.terms import CrossEntropy, SoftTargets, divergence, log_softmax
+from tests.core.toys import DOMAIN
 
 NETWORK = Tapped(torch.nn.Identity())
 
@@ -17,7 +18,7 @@ def scene(student: Tensor, teacher: Tensor | None = None, y: Tensor | None = Non
     n = len(student)
     y = torch.zeros(n, dtype=torch.int64) if y is None else y
     theirs = None if teacher is None else View(teacher, {})
-    return Scene(torch.zeros(n, 2), y, torch.arange(n), View(student, {}), theirs, NETWORK, None, classes, key_of(0), (0.0, 1.0))
+    return Scene(torch.zeros(n, 2), y, torch.arange(n), View(student, {}), theirs, NETWORK, None, classes, key_of(0), DOMAIN)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

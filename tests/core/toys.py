@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from core.anatomy import Anatomy, match, measure
 from core.bench import Bench
-from core.data import Batches, DatasetReport, Rows
+from core.data import Batches, DatasetReport, Domain, Rows
 from core.events import Event, Phase, Step
 from core.method import Fit, Lesson, Method, Scene, Surgery, Term, Weight, Weighted
 from core.networks import Family, ImageShape
@@ -24,6 +24,8 @@ from core.taps import Pair, Tap, Tapped
 from core.terms import CrossEntropy
 
 CLASSES = 3
+DOMAIN = Domain(0.0, 1.0, (0.5,), (0.25,))
+"""Of data in [0, 1]."""
 SHAPE = (2, 8, 8)
 
 
@@ -72,7 +74,7 @@ def squares(n: int, *, first: int = 0, classes: int = CLASSES, seed: int = 0) ->
     bank = draw.integers(0, 160, (n, SHAPE[1], SHAPE[2], SHAPE[0]), dtype=np.uint8)
     for row, label in enumerate(labels):
         bank[row, :, 2 * label : 2 * label + 2, 0] += 80
-    return Rows(bank, labels, np.arange(n), first, classes, (0.0, 1.0))
+    return Rows(bank, labels, np.arange(n), first, classes, DOMAIN)
 
 
 def report(n: int, *, classes: int = CLASSES, shape: tuple[int, ...] = SHAPE) -> DatasetReport:

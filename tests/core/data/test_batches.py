@@ -13,12 +13,13 @@ from core.data.augment import Crop, Flip
 from core.data.batches import Batches
 from core.data.rows import Rows
 from core.errors import Refused
+from tests.core.toys import DOMAIN
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (23, 5, 6, 3), np.uint8)
 
 
 def rows(n: int = 23, classes: int = 3, only: Sequence[int] | None = None) -> Rows:
-    whole = Rows.whole(IMAGES[:n], np.arange(n) % 3, first=100, classes=classes)
+    whole = Rows.whole(IMAGES[:n], np.arange(n) % 3, first=100, classes=classes, domain=DOMAIN)
     return whole if only is None else whole.only(np.array(only))
 
 
@@ -66,7 +67,7 @@ def test_a_part_of_a_split_keeps_the_numbers_of_the_dataset() -> None:
 
 def test_vectors_stay_as_they_are_and_refuse_augmentation() -> None:
     x = np.random.default_rng(0).normal(size=(4, 7)).astype(np.float32)
-    vectors = Rows.whole(x, np.array([0, 1, 0, 1]), classes=2)
+    vectors = Rows.whole(x, np.array([0, 1, 0, 1]), classes=2, domain=DOMAIN)
     batch = Batches(vectors, 4, seed=0)(0, 0)
     assert torch.equal(batch.x, torch.from_numpy(x)[batch.index])
     with pytest.raises(Refused, match="vectors") as refused:

@@ -47,12 +47,12 @@ def test_what_was_written_is_mapped_and_never_written_to(tmp_path: Path) -> None
         dataset.split("validation")
 
 
-def test_a_part_of_a_split_and_its_batches_know_the_range_that_all_splits_have(tmp_path: Path) -> None:
+def test_a_part_of_a_split_and_its_batches_know_where_the_whole_dataset_lies(tmp_path: Path) -> None:
     spans: dict[Literal["uint8", "float32"], tuple[float, float]] = {"uint8": (0.0, 1.0), "float32": (0.0, 11.0)}
     for dtype, span in spans.items():
         rows = open_dataset(write(tmp_path / dtype, dtype)).split("test").only(np.array([1]))
-        assert rows.range == span
-        assert Live(Batches(rows, 2, seed=0), None).range == span
+        assert (rows.domain.least, rows.domain.greatest) == span
+        assert Live(Batches(rows, 2, seed=0), None).domain == rows.domain
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ('"' * 200, "é🙂" * 100)])

@@ -8,6 +8,7 @@ import pytest
 from core.data.rows import Rows
 from core.data.subset import subset
 from core.errors import Refused
+from tests.core.toys import DOMAIN
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,10 @@ class Toy:
 
     def __init__(self, *, validation: bool = False) -> None:
         labels = np.repeat([0, 1], [60, 40])
-        self.splits = {"train": Rows.whole(np.zeros((100, 2), np.float32), labels, classes=2)}
+        self.splits = {"train": Rows.whole(np.zeros((100, 2), np.float32), labels, classes=2, domain=DOMAIN)}
         if validation:
-            self.splits["validation"] = Rows.whole(np.zeros((10, 2), np.float32), labels[55:65], first=100, classes=2)
-        self.splits["test"] = Rows.whole(np.zeros((20, 2), np.float32), labels[50:70], first=200, classes=2)
+            self.splits["validation"] = Rows.whole(np.zeros((10, 2), np.float32), labels[55:65], first=100, classes=2, domain=DOMAIN)
+        self.splits["test"] = Rows.whole(np.zeros((20, 2), np.float32), labels[50:70], first=200, classes=2, domain=DOMAIN)
 
     def split(self, name: str) -> Rows:
         return self.splits[name]

@@ -9,6 +9,7 @@ from core.data.rows import Rows
 from core.evaluate import evaluate
 from core.evaluate.agreement import Agreement
 from core.taps import Tapped
+from tests.core.toys import DOMAIN
 
 
 def test_agreement_and_the_largest_difference_are_counted_over_all_batches() -> None:
@@ -28,7 +29,7 @@ def test_a_network_agrees_with_itself_and_not_with_its_negative() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return -x
 
-    rows = Rows.whole(np.array([[1, 0], [0, 1], [3, 2]], dtype=np.float32), np.array([0, 1, 0]), classes=2)
+    rows = Rows.whole(np.array([[1, 0], [0, 1], [3, 2]], dtype=np.float32), np.array([0, 1, 0]), classes=2, domain=DOMAIN)
     for other, share in ((nn.Identity(), 1.0), (Negative(), 0.0)):
         *_, found = evaluate(Tapped(nn.Identity()), rows, against=Tapped(other))
         assert found is not None

@@ -12,12 +12,13 @@ from core.data.rows import Rows
 from core.evaluate import Values, evaluate
 from core.networks import parse
 from core.taps import Tapped
+from tests.core.toys import DOMAIN
 
 
 def rows(n: int, *, classes: int = 3) -> Rows:
     """n samples of two features, the first of which names the class that a network of `identity` gives."""
     bank = np.eye(classes, dtype=np.float32)[np.arange(n) % classes]
-    return Rows.whole(bank, (np.arange(n) // 2 % classes).astype(np.int64), classes=classes)
+    return Rows.whole(bank, (np.arange(n) // 2 % classes).astype(np.int64), classes=classes, domain=DOMAIN)
 
 
 def last(measuring: Iterator[Values | None]) -> Values:
@@ -76,7 +77,7 @@ def test_images_reach_the_network_in_its_own_space() -> None:
     x = (bank.permute(0, 3, 1, 2).float() / 255 - 0.3) / 0.2
     y = network(x).argmax(1)
     tapped = Tapped(network, mean=[0.3], std=[0.2])
-    found = last(evaluate(tapped, Rows.whole(bank.numpy(), y.numpy(), classes=4), batch_size=3))
+    found = last(evaluate(tapped, Rows.whole(bank.numpy(), y.numpy(), classes=4, domain=DOMAIN), batch_size=3))
     assert found["accuracy"] == 1.0
 
 
@@ -88,4 +89,4 @@ def test_an_accuracy_of_nothing_is_refused() -> None:
 @pytest.mark.parametrize(("shape", "together"), [((8, 8, 1), 512), ((32, 32, 3), 512), ((224, 224, 3), 27), ((4096, 4096, 3), 1)])
 def test_large_images_are_evaluated_few_at_a_time(shape: tuple[int, ...], together: int) -> None:
     bank = np.broadcast_to(np.uint8(0), (3, *shape))
-    assert Rows.whole(bank, np.zeros(3, np.int64), classes=2).together == together
+    assert Rows.whole(bank, np.zeros(3, np.int64), classes=2, domain=DOMAIN).together == together

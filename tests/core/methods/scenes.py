@@ -11,7 +11,7 @@ from core.method import Scene, Term
 from core.networks import Shape
 from core.run import run
 from core.taps import Pair, Tapped, View
-from tests.core.toys import Job
+from tests.core.toys import DOMAIN, Job
 
 
 def joint(teacher: Shape, student: Shape, *, k: int = 1) -> Joint:
@@ -24,7 +24,7 @@ def loss(term: Term, *, student: Mapping[str, Tensor], teacher: Mapping[str, Ten
     n = len(next(iter(student.values())))
     empty, index, nothing = torch.empty(n, 0), torch.arange(n), Tapped(torch.nn.Identity())
     kept = term.target(View(empty, teacher))
-    return term(Scene(empty, torch.zeros_like(index), index, View(empty, student), kept, nothing, None, None, torch.tensor(0), (0.0, 1.0)))
+    return term(Scene(empty, torch.zeros_like(index), index, View(empty, student), kept, nothing, None, None, torch.tensor(0), DOMAIN))
 
 
 def look(term: Term, student: Tapped, teacher: Tapped, x: Tensor, y: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def look(term: Term, student: Tapped, teacher: Tapped, x: Tensor, y: Tensor) -> 
     with torch.no_grad():
         kept = term.target(teacher(x))
     whole = teacher if term.teacher == "network" else None
-    return term(Scene(x, y, torch.arange(len(x)), student(x), kept, student, whole, None, torch.tensor(0), (0.0, 1.0)))
+    return term(Scene(x, y, torch.arange(len(x)), student(x), kept, student, whole, None, torch.tensor(0), DOMAIN))
 
 
 def state_of(network: Tapped) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from core.taps import Pair, Tapped, View
 from tests.core import toys
 from tests.core.methods.golden import make
 from tests.core.methods.scenes import look, loss
+from tests.core.toys import DOMAIN
 
 GOLDEN = json.loads(make.FILE.read_text())["cases"]
 INPUTS = make.inputs()
@@ -77,9 +78,7 @@ def test_kd() -> None:
     plain = Tapped(nn.Identity())
     kept = made.target(View(teacher, {}))
     index = torch.arange(len(student))
-    compare(
-        "kd", made(Scene(student, index, index, View(student, {}), kept, plain, None, None, torch.tensor(0), (0.0, 1.0))), student=student
-    )
+    compare("kd", made(Scene(student, index, index, View(student, {}), kept, plain, None, None, torch.tensor(0), DOMAIN)), student=student)
 
 
 @pytest.mark.parametrize("variant", ["corrected", "official"])

@@ -14,7 +14,7 @@ from core.networks import parse
 from core.taps import Pair, Tapped
 from tests.core import toys
 from tests.core.methods.scenes import look
-from tests.core.toys import Toy, spec, tapped
+from tests.core.toys import DOMAIN, Toy, spec, tapped
 
 LOGIT: list[Output] = ["label", "teacher"]
 
@@ -127,7 +127,7 @@ def test_samples_do_not_meet_and_every_mode_and_statistic_is_given_back(output: 
 
     def asked(rows: slice) -> Tensor:
         n = len(x[rows])
-        return term(Scene(x[rows], y[rows], torch.arange(n), shown, kept, student, teacher, None, torch.tensor(0), (0.0, 1.0)))
+        return term(Scene(x[rows], y[rows], torch.arange(n), shown, kept, student, teacher, None, torch.tensor(0), DOMAIN))
 
     together = asked(slice(0, 4)).item()
     assert together == pytest.approx(sum(asked(slice(k, k + 1)).item() for k in range(4)) / 4, rel=1e-5)
