@@ -64,6 +64,7 @@ def _step(bench: Bench, source: Source) -> int:
     with autocast(bench):
         batch, views = source(clock.epoch, clock.step % source.steps, terms)
     seen: dict[str, Tensor] = {"loss": torch.zeros((), device=bench.device)}
+    noted: dict[str, float] = {}
     for part, theirs in parts(batch, views, recipe.batch_size, recipe.accumulate):
         share = len(part.x) / len(batch.x)
         losses, notes = losses_of(bench, part, theirs, terms=terms, epoch=clock.epoch, source=source)
@@ -73,11 +74,14 @@ def _step(bench: Bench, source: Source) -> int:
             losses["loss"] = total
         for name, value in (losses | notes).items():
             seen[name] = seen.get(name, 0.0) + value.detach() * share
+        for name in notes:
+            noted[name] = noted.get(name, 0.0) + share
     if recipe.clip is not None:
         torch.nn.utils.clip_grad_norm_(bench.parameters(), recipe.clip)
     bench.optimiser.step()
     bench.follow()
-    bench.meters.add(seen)
+    # A part may have nothing to note, so a note is the mean over those that had.
+    bench.meters.add(seen | {name: seen[name] / share for name, share in noted.items()})
     bench.step += 1
     return len(batch.x)
 
