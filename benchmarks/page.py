@@ -1,9 +1,18 @@
 """The result of a table as Markdown: errors beside the published ones, paired differences, and what is not as it was published."""
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Cell = Mapping[str, Any]
+
+_MEASURES = {
+    "magsim": "MagSim, how alike the shortest ways to the decision boundaries of student and teacher are in length (1: equal)",
+    "angsim": "AngSim, how alike they are in direction (1: equal)",
+    "boundary_distance": "The mean length of the student's shortest way to its boundary, in data units",
+    "boundary_pairs": "How many pairs of sample and class the three means above are over",
+}
+"""What is shown beside the errors, where a table measures it: the value's name in the result, and its caption."""
 
 
 def page(result: Mapping[str, Any]) -> str:
@@ -25,6 +34,11 @@ def page(result: Mapping[str, Any]) -> str:
                 "An interval that holds 0 tells no difference.",
                 _grid(result, lambda cell, key=key: _difference(cell.get(key)), only=key),  # type: ignore[misc]
             ]
+    measured = [name for name in _MEASURES if any(name in cell["measured"] for cell in result["cells"])]
+    if measured:
+        parts.append("Decision boundaries of student and teacher, a reconstruction of our own, for test images that both classify right:")
+    for name in measured:
+        parts += [f"{_MEASURES[name]}: mean ± sample standard deviation.", _grid(result, lambda cell, name=name: _measured(cell, name))]  # type: ignore[misc]
     parts += [
         "The teachers, one for all seeds:",
         "\n".join(
@@ -33,10 +47,11 @@ def page(result: Mapping[str, Any]) -> str:
         ),
         "What each column is, and what was published:",
         _table(
-            ("column", "here", "published (CIFAR-10)"),
+            ("column", "here", f"published ({result['published_data']})"),
             [(name, column["here"], column["published"]) for name, column in result["columns"].items()],
         ),
-        f"In all columns here: {'; '.join(result['changes'])}.",
+        *([f"In all columns here: {'; '.join(result['changes'])}."] if result["changes"] else []),
+        *([f"What ran: {'; '.join(_ran(result['runs']))}."] if _ran(result["runs"]) else []),
         f"Published errors: {result['source']}.",
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
         f"torch {machine['versions']['torch']}, commit {machine['commit']}.",
@@ -67,6 +82,22 @@ def _error(cell: Cell) -> str:
     if cell["published"] is not None:
         told.append(f"({cell['published']:.2f})")
     return " ".join(told)
+
+
+def _measured(cell: Cell, name: str) -> str:
+    found = cell["measured"].get(name)
+    if found is None:
+        return ""
+    digits = 1 if name == "boundary_pairs" else 3
+    return f"{found['mean']:.{digits}f}" + (f" ± {found['sd']:.{digits}f}" if found["sd"] is not None else "")
+
+
+def _ran(runs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Which form each term took, and in how many trainings."""
+    forms = Counter(
+        f"{term} with {name} {value}" for run in runs for term, facts in run.get("terms", {}).items() for name, value in facts.items()
+    )
+    return [f"{form} in {n} trainings" for form, n in sorted(forms.items())]
 
 
 def _difference(found: Mapping[str, Any] | None) -> str:

@@ -21,7 +21,7 @@ from benchmarks import machine
 from benchmarks.images import canonical
 from benchmarks.page import page
 from benchmarks.scales import SCALES, Scale, changes, network, words
-from benchmarks.summary import difference, spread
+from benchmarks.summary import Difference, Spread, difference, spread
 from benchmarks.training import Bed, Training
 from core.presets import tables
 from core.presets.table import Table
@@ -50,9 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "table": options.name,
         "title": published.title,
         "source": published.source,
+        "published_data": published.data,
         "data": {"name": options.data.name.partition(".")[0], "counts": dict(report.counts), "input": list(report.input)},
         "scale": scale.name,
-        "changes": changes(scale),
+        "changes": changes(scale, table),
         **measure(table, scale, bed, range(options.seeds)),
         "machine": machine.describe(),
     }
@@ -89,12 +90,17 @@ def measure(table: Table, scale: Scale, bed: Bed, seeds: Iterable[int]) -> dict[
 
 
 def summarise(table: Table, runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each cell: errors over the seeds, the published one, how many diverged, and the paired differences from the rows of `AGAINST`."""
+    """For each cell: errors over the seeds, the published one, how many diverged, the paired differences from the rows of `AGAINST`, and
+    what else was measured on the test images, by name.
+    """
     errors: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    measured: dict[tuple[str, str], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     diverged: dict[tuple[str, str], int] = defaultdict(int)
     for run in runs:
         if "error" in run:
             errors[run["row"], run["column"]][run["seed"]] = run["error"]
+            for name, value in run.get("measured", {}).items():
+                measured[run["row"], run["column"]][name][run["seed"]] = value
         else:
             diverged[run["row"], run["column"]] += 1
     cells = []
@@ -109,10 +115,15 @@ def summarise(table: Table, runs: Iterable[Mapping[str, Any]]) -> list[dict[str,
                     "column": column,
                     "published": table.columns[column].published.get(row),
                     "diverged": diverged[row, column],
-                    **{name: None if found is None else dataclasses.asdict(found) for name, found in known.items()},
+                    **{name: _told(found) for name, found in known.items()},
+                    "measured": {name: _told(spread(values)) for name, values in measured[row, column].items()},
                 }
             )
     return cells
+
+
+def _told(found: Spread | Difference | None) -> dict[str, Any] | None:
+    return None if found is None else dataclasses.asdict(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +156,9 @@ def training_of(table: Table, cell: Cell, bed: Bed, teachers: Mapping[str, Teach
     spec = table.job(cell.row, cell.column)
     spec |= {"seed": cell.seed, "dataset": {**spec["dataset"], "seed": cell.seed, "view_seed": cell.seed}, "exports": []}
     networks = table.columns[cell.column].networks
-    teacher = (networks.teacher, teachers[network(networks.teacher)].weights) if spec["methods"] else None
+    # A student that nobody taught is compared with the teacher where the table measures more than accuracy.
+    needed = spec["methods"] or "evaluate" in spec
+    teacher = (networks.teacher, teachers[network(networks.teacher)].weights) if needed else None
     return bed.training(spec, networks.student, teacher)
 
 

@@ -45,18 +45,21 @@ class Row(_Part):
 class Table(_Part):
     """Rows times columns.
 
-    `spec` is what all cells share. `prefix`, where there is one, makes every published cell a preset `<prefix>_<column>_<row>`. `input` and
-    `classes` are those of the published dataset, `source` is where the errors were published.
+    `spec` is what all cells share. `prefix`, where there is one, makes every published cell a preset `<prefix>_<column>_<row>`. `data`,
+    `input` and `classes` are those of the published dataset, `source` is where the errors were published. `teacher` is what the teachers'
+    own recipe has otherwise than `spec`'s.
     """
 
     title: str
     note: str
     source: str
+    data: str
     input: tuple[int, ...]
     classes: int
     spec: Mapping[str, Any]
     rows: Mapping[str, Row]
     columns: Mapping[str, Column]
+    teacher: Mapping[str, Any] = Field(default_factory=dict)
     prefix: str | None = None
 
     def job(self, row: str, column: str) -> dict[str, Any]:
