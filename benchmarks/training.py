@@ -71,8 +71,9 @@ class Training:
     def carry_out(self, live: set[subprocess.Popen[str]]) -> dict[str, Any]:
         """How it ended: read back where it has ended before, else of a new child, which is in `live` as long as it runs.
 
-        {"error": test error in %, "teacher_error": in % or None, "epochs", "measured": the test's other values by name, "terms": what the terms
-        say of themselves, "seconds", "resumed"}; where training diverged {"diverged": why} instead. Raises Halted where the child was stopped, RuntimeError with its last words where it failed.
+        {"error": test error in %, "teacher_error": in % or None, "epochs", "measured": the test's other values by name, "terms": what the
+        terms say of themselves, "seconds", "resumed"}; where training diverged {"diverged": why} instead. Raises Halted where the child was
+        stopped, RuntimeError with its last words where it failed.
         """
         finished = self.folder / "result.json"
         if finished.exists():

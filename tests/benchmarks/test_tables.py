@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.images import canonical
 from benchmarks.page import page
-from benchmarks.scales import FULL, SMALL, Scale, changes, words
-from benchmarks.tables import Cell, measure, summarise, teachers_of, training_of
+from benchmarks.scales import FULL, SMALL, Scale, changes, network, words
+from benchmarks.tables import Cell, Teacher, measure, summarise, teachers_of, training_of
 from benchmarks.training import Bed
 from core.events import Checkpointed, decode
 from core.presets import tables
@@ -125,14 +125,16 @@ def test_the_page_tells_figures_published_ones_and_what_was_changed() -> None:
             "table": "ab_epochs",
             "title": table.title,
             "source": "a paper",
+            "published_data": table.data,
             "data": {"name": "halves", "counts": {"train": 64, "test": 32}},
             "scale": "tiny",
-            "changes": changes(SMALL),
+            "changes": changes(SMALL, table),
             "seeds": [0, 1, 2],
             "columns": {"1+5": {"here": words(table.columns["1+5"]), "published": words(tables()["ab_epochs"].columns["1+5"])}},
             "rows": {name: row.title for name, row in table.rows.items()},
             "teachers": [{"network": "WRN-10-1", "error": 12.5, "epochs": 2, "images": 64}],
             "cells": summarise(table, RUNS),
+            "runs": RUNS,
             "machine": {"processor": "p", "cores": 2, "system": "s", "python": "3", "versions": {"torch": "2"}, "commit": "c"},
         }
     )
@@ -141,22 +143,89 @@ def test_the_page_tells_figures_published_ones_and_what_was_changed() -> None:
     assert "| AB+KD | -3.50 (n = 2) |" in told
     assert "| none | +2.00 [-0.48, +4.48] |" in told
     here = "1+5 epochs, 32 images, batch 16, WRN-10-1 with stem stride 2 to WRN-10-1 with stem stride 4"
-    assert "In all columns here: at with weight 30.0;" in told
-    assert "; teachers' recipe: epochs 6;" in told
+    assert "In all columns here: teachers' recipe: epochs 6;" in told
+    assert "at with weight" not in told  # there is no such row
+    assert "| column | here | published (CIFAR-10) |" in told
+    assert "MagSim" not in told
+    assert "What ran" not in told
     assert f"| 1+5 | {here} | 1+5 epochs, all images, WRN-22-4 to WRN-16-2 |" in told
 
 
-def test_full_changes_nothing_and_small_keeps_the_budgets_of_the_epochs_table() -> None:
+def test_what_else_was_measured_stands_beside_the_errors() -> None:
+    found = [({"magsim": 0.5, "boundary_pairs": 200.0}, "tangent"), ({"magsim": 0.7}, "tangent"), ({}, "double_backward")]
+    runs = [
+        {"row": "kd", "column": "1+5", "seed": seed, "error": 20.0, "measured": measured, "terms": {"wasserstein": {"form": form}}}
+        for seed, (measured, form) in enumerate(found)
+    ]
+    table = tiny()
+    cells = summarise(table, runs)
+    (kd,) = (cell for cell in cells if cell["row"] == "kd")
+    assert kd["measured"]["magsim"] == {"n": 2, "mean": pytest.approx(0.6), "sd": pytest.approx(0.02**0.5)}  # 0.1² + 0.1²
+    told = page(
+        {
+            "table": "t",
+            "title": "t",
+            "source": "a paper",
+            "published_data": "Moon",
+            "data": {"name": "halves", "counts": {"train": 64, "test": 32}},
+            "scale": "full",
+            "changes": [],
+            "seeds": [0, 1, 2],
+            "columns": {"1+5": {"here": "a", "published": "b"}},
+            "rows": {name: row.title for name, row in table.rows.items()},
+            "teachers": [],
+            "cells": cells,
+            "runs": runs,
+            "machine": {"processor": "p", "cores": 2, "system": "s", "python": "3", "versions": {"torch": "2"}, "commit": "c"},
+        }
+    )
+    assert "| KD | 0.600 ± 0.141 |" in told
+    assert "| KD | 200.0 |" in told
+    assert "AngSim" not in told
+    assert "published (Moon)" in told
+    assert "In all columns" not in told
+    assert "What ran: wasserstein with form double_backward in 1 trainings; wasserstein with form tangent in 2 trainings." in told
+
+
+def test_networks_are_told_by_what_their_families_are_called_by() -> None:
+    assert network({"family": "wrn", "depth": 16, "widen": 2}) == "WRN-16-2"
+    assert network({"family": "resnet", "depth": 8, "stem_stride": 2}) == "ResNet-8 with stem stride 2"
+    assert network({"family": "convnet", "channels": [16, 32, 64]}) == "convnet 16-32-64"
+    assert network({"family": "mlp", "hidden": 8}) == "mlp with hidden 8"
+
+
+def test_a_teacher_is_trained_as_its_table_says_but_for_what_the_scale_says() -> None:
+    few, ab = tables()["few_data_fashion_mnist"], tables()["ab_epochs"]
+    assert FULL.recipe(ab) == {**ab.spec["recipe"], "task_weight": 1.0, "epochs": 120}
+    assert (FULL.recipe(few)["epochs"], FULL.recipe(few)["optimizer"]["lr"]) == (10, 0.05)
+    assert SMALL.recipe(few)["epochs"] == 6
+    assert "teachers' recipe: epochs 10" in changes(FULL, few)
+
+
+def test_a_student_that_nobody_taught_has_a_teacher_where_more_than_accuracy_is_measured(bed: Bed) -> None:
+    table = tiny()
+    weights = bed.work / "teacher.safetensors"
+    weights.write_bytes(b"weights")
+    teachers = {network(NETWORKS.teacher): Teacher(weights, {})}
+    assert training_of(table, Cell("none", "1+5", 0), bed, teachers).teacher is None
+    asked = table.model_copy(update={"spec": {**table.spec, "evaluate": ["accuracy", "agreement"]}})
+    assert training_of(asked, Cell("none", "1+5", 0), bed, teachers).teacher == weights
+
+
+def test_full_changes_nothing_and_small_keeps_budgets_and_published_weights() -> None:
     for name, table in tables().items():
         assert FULL.of(name, table) == table
         small = SMALL.of(name, table)
         assert {column: setting.published for column, setting in small.columns.items()} == {
             column: table.columns[column].published for column in small.columns
         }
-        chosen = {"at_kd", "fitnet_kd", "jacobian_kd"}
+        chosen = {"at_kd", "bss", "fitnet_kd", "fsp_bss", "jacobian_kd"}
         assert {row: way for row, way in small.rows.items() if row not in chosen} == {
             row: way for row, way in table.rows.items() if row not in chosen
         }
-        assert [method.get("weight") for method in small.rows["at_kd"].train] == [30.0, 1.0]
     small = SMALL.of("ab_epochs", tables()["ab_epochs"])
     assert [column.epochs for column in small.columns.values()] == [(1, 1), (1, 5), (3, 12)]
+    assert [method.get("weight") for method in small.rows["at_kd"].train] == [30.0, 1.0]
+    (column,) = (column for column in SMALL.of("bss_cifar10", tables()["bss_cifar10"]).columns.values() if column.title.endswith("-8"))
+    bss = SMALL.of("bss_cifar10", tables()["bss_cifar10"]).rows["bss"].train[1]
+    assert bss["samples"] * 4 == column.batch_size  # as 64 of 256
