@@ -37,6 +37,8 @@ METHODS: list[dict[str, Any]] = [
     {"name": "kd", "variant": "official", "temperature": TEMPERATURE, "weight": 4.0},
     {"name": "bss", "variant": "official", "temperature": TEMPERATURE, "weight": 2.0, "samples": SAMPLES, "iterations": ITERATIONS},
 ]
+RATE = 1e-7
+"""Of learning: so slow that the student stays as it was made, and with it what is attacked."""
 TARGETS = {"fp32": 1.8, "bf16": 3.2}
 """How many times as fast the engine's step is to be."""
 TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-2}
@@ -58,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="retort-bss-") as name:
         bed = pictures(Path(name), size=32, n=1024)
         for precision, target in TARGETS.items():
-            case = Case(bed, _resnet(26), _resnet(8), METHODS, batch_size=BATCH, precision=precision)
+            case = Case(bed, _resnet(26), _resnet(8), METHODS, batch_size=BATCH, precision=precision, optimizer={"name": "sgd", "lr": RATE})
             force(case)
             same = equal(case)
             cases[precision] = {"target": target, "differences": same, **_compared(case, options.rounds)}
@@ -71,31 +73,32 @@ def main(arguments: list[str] | None = None) -> None:
 class Textbook:
     """The step of the published code's structure on copies of two networks, in normalised space, fp32 and NCHW.
 
-    The teacher's parameters require a gradient, so every step of the attack computes one for each; samples that are done stay in the batch;
-    target classes are drawn element by element; both networks are shown the boundary samples in passes of their own.
+    The teacher's parameters require a gradient, so every pass of it is recorded and every step of the attack computes a gradient for each;
+    samples that are done stay in the batch; target classes are drawn element by element; the loss is read at every step.
     """
 
     def __init__(self, teacher: Tapped, student: Tapped, batch: Batch) -> None:
         self.teacher, self.student = (copy.deepcopy(tapped.network) for tapped in (teacher, student))
         self.teacher.requires_grad_(True).eval()
         self.x, self.y = student.normalise(batch.x).contiguous(), batch.y
-        self.optimiser = torch.optim.SGD(self.student.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True, foreach=False)
+        self.optimiser = torch.optim.SGD(self.student.parameters(), lr=RATE, momentum=0.9, weight_decay=1e-4, foreach=False)
+        self.losses = 0.0
 
     def step(self) -> None:
         """One step: the labels, the softened answers, the boundary samples."""
         self.student.train()
         self.optimiser.zero_grad()
         ours = self.student(self.x)
-        with torch.no_grad():
-            theirs = self.teacher(self.x)
+        theirs = self.teacher(self.x)
         loss = F.cross_entropy(ours, self.y) + 4 * _soft(ours, theirs) + 2 * self.boundary(ours, theirs, torch.rand(len(self.x)))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimiser.step()
+        self.losses += loss.item()
 
     def boundary(self, ours: Tensor, theirs: Tensor, uniform: Tensor) -> Tensor:
         """The loss at the boundary samples; `uniform` (B,) draws the target classes."""
-        rows = self._base(ours.detach(), theirs)
-        base, q = self.y[rows], theirs[rows].softmax(1)
+        rows = self._base(ours.detach(), theirs.detach())
+        base, q = self.y[rows], theirs.detach()[rows].softmax(1)
         target = torch.zeros_like(base)
         for i in range(len(rows)):
             total, top = 0.0, int(q[i].argmax())
@@ -107,9 +110,7 @@ class Textbook:
                 if uniform[rows[i]].item() < total:
                     break
         x = self._attacked(self.x[rows], base, target)
-        with torch.no_grad():
-            answers = self.teacher(x)
-        return _soft(self.student(x), answers)
+        return _soft(self.student(x), self.teacher(x))
 
     def _base(self, ours: Tensor, theirs: Tensor) -> Tensor:
         rows = ((ours.argmax(1) == self.y) & (theirs.argmax(1) == self.y)).nonzero()[:, 0]
@@ -124,11 +125,11 @@ class Textbook:
         for _ in range(ITERATIONS):
             leaf = x.clone().requires_grad_()
             logits = self.teacher(leaf)
+            gap = (logits.gather(1, base[:, None]) - logits.gather(1, target[:, None]))[:, 0]
+            (-gap.sum()).backward()
             done |= logits.argmax(1) != base
             if done.all():
                 break
-            gap = (logits.gather(1, base[:, None]) - logits.gather(1, target[:, None]))[:, 0]
-            (-gap.sum()).backward()
             assert leaf.grad is not None
             length = leaf.grad.flatten(1).norm(dim=1)
             size = 0.3 * (gap.detach() + 1e-4) / length
@@ -194,7 +195,7 @@ def pictures(folder: Path, *, size: int, n: int) -> Bed:
 
 def _soft(student: Tensor, teacher: Tensor) -> Tensor:
     """The divergence at T, without T^2, mean over the samples."""
-    logq, p = F.log_softmax(student / TEMPERATURE, 1), F.softmax(teacher / TEMPERATURE, 1)
+    logq, p = F.log_softmax(student / TEMPERATURE, 1), F.softmax(teacher / TEMPERATURE, 1).detach()
     return F.kl_div(logq, p, reduction="batchmean")
 
 
