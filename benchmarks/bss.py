@@ -11,7 +11,6 @@ import copy
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +55,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     Runtime(threads=options.threads).pin()
-    cases: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="retort-bss-") as name:
         bed = pictures(Path(name), size=32, n=1024)
-        for precision, target in TARGETS.items():
-            case = Case(bed, _resnet(26), _resnet(8), METHODS, batch_size=BATCH, precision=precision, optimizer={"name": "sgd", "lr": RATE})
-            force(case)
-            same = equal(case)
-            cases[precision] = {"target": target, "differences": same, **_compared(case, options.rounds)}
-            print(_line(precision, cases[precision]), flush=True)
+        cases = {precision: opened(bed, _resnet(26), _resnet(8), batch_size=BATCH, precision=precision) for precision in TARGETS}
+        differences = equal(cases["fp32"])
+        found = {}
+        for precision, case in cases.items():
+            found[precision] = {"target": TARGETS[precision], **_compared(case, options.rounds)}
+            print(_line(precision, found[precision]), flush=True)
     settings = {"batch": BATCH, "samples": SAMPLES, "iterations": ITERATIONS, "threads": options.threads, "rounds": options.rounds}
     if options.out:
-        options.out.write_text(json.dumps({**settings, "cases": cases, "machine": machine.describe()}, indent=1) + "\n")
+        whole = {**settings, "differences": differences, "cases": found, "machine": machine.describe()}
+        options.out.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 class Textbook:
@@ -77,12 +76,12 @@ class Textbook:
     samples that are done stay in the batch; target classes are drawn element by element; the loss is read at every step.
     """
 
-    def __init__(self, teacher: Tapped, student: Tapped, batch: Batch) -> None:
+    def __init__(self, teacher: Tapped, student: Tapped, batch: Batch, *, samples: int = SAMPLES) -> None:
         self.teacher, self.student = (copy.deepcopy(tapped.network) for tapped in (teacher, student))
         self.teacher.requires_grad_(True).eval()
         self.x, self.y = student.normalise(batch.x).contiguous(), batch.y
         self.optimiser = torch.optim.SGD(self.student.parameters(), lr=RATE, momentum=0.9, weight_decay=1e-4, foreach=False)
-        self.losses = 0.0
+        self.samples, self.passes, self.losses = samples, 0, 0.0
 
     def step(self) -> None:
         """One step: the labels, the softened answers, the boundary samples."""
@@ -114,15 +113,15 @@ class Textbook:
 
     def _base(self, ours: Tensor, theirs: Tensor) -> Tensor:
         rows = ((ours.argmax(1) == self.y) & (theirs.argmax(1) == self.y)).nonzero()[:, 0]
-        if len(rows) <= SAMPLES:
+        if len(rows) <= self.samples:
             return rows
         gap = (ours[rows].softmax(1) - theirs[rows].softmax(1)).square()
         gap[torch.arange(len(rows)), self.y[rows]] = 0
-        return rows[gap.sum(1).sort(descending=True).indices[:SAMPLES]]
+        return rows[gap.sum(1).sort(descending=True).indices[: self.samples]]
 
     def _attacked(self, x: Tensor, base: Tensor, target: Tensor) -> Tensor:
         done = torch.zeros_like(base, dtype=torch.bool)
-        for _ in range(ITERATIONS):
+        for self.passes in range(1, ITERATIONS + 1):
             leaf = x.clone().requires_grad_()
             logits = self.teacher(leaf)
             gap = (logits.gather(1, base[:, None]) - logits.gather(1, target[:, None]))[:, 0]
@@ -149,33 +148,38 @@ def equal(case: Case) -> dict[str, dict[str, float]]:
 
 
 def difference(case: Case, dtype: torch.dtype, *, bf16: bool = False) -> dict[str, float]:
-    """How far the engine's term is from the loop, relative: {"loss", "gradient"}; on copies, so that nothing is changed."""
+    """How far the engine's term is from the loop, relative: {"loss", "gradient"}, on at most 32 samples of which at most half are attacked.
+
+    Both work on copies, so that nothing is changed. The draws are the same.
+    """
     assert case.teacher is not None
     teacher, student = (copy.deepcopy(tapped).to(dtype) for tapped in (case.teacher, case.student))
     for tapped in (teacher, student):
         # In float64 even the last bit of the normalisation must be that of the domain: where one ReLU turns, all that follows does.
         tapped.mean.copy_(torch.tensor(case.domain.mean, dtype=dtype))
         tapped.std.copy_(torch.tensor(case.domain.std, dtype=dtype))
-    batch = replace(case.batch, x=case.batch.x.to(dtype))
-    book = Textbook(teacher, student, batch)
+    batch = Batch(case.batch.x[:32].to(dtype), case.batch.y[:32], case.batch.index[:32], case.batch.view)
+    book = Textbook(teacher, student, batch, samples=len(batch.x) // 2)
     with torch.no_grad():
         theirs = teacher(batch.x)
     key = key_of("benchmark")
     shown = student(batch.x)
     scene = Scene(batch.x, batch.y, batch.index, shown, theirs, student, teacher, None, key, domain=case.domain, bf16=bf16)
-    found = Boundary(BSS.model_validate(METHODS[1]))(scene)
+    found = Boundary(BSS.model_validate({**METHODS[1], "samples": book.samples}))(scene)
     expected = book.boundary(book.student(book.x), theirs.logits, scene.random()[:, 0])
     ours, its = (_gradient(loss, network) for loss, network in ((found, student.network), (expected, book.student)))
     return {"loss": ((found - expected).abs() / expected).item(), "gradient": ((ours - its).norm() / its.norm()).item()}
 
 
-def force(case: Case) -> None:
-    """Let both networks find the first class everywhere, the teacher so surely that no attack changes it."""
+def opened(bed: Bed, teacher: Mapping[str, Any], student: Mapping[str, Any], **recipe: Any) -> Case:
+    """A case whose networks both find the first class everywhere, the teacher so surely that no attack changes it."""
+    case = Case(bed, teacher, student, METHODS, optimizer={"name": "sgd", "lr": RATE}, **recipe)
     assert case.teacher is not None
     with torch.no_grad():
         for tapped, scale, bias in ((case.teacher, 1e-3, 1.0), (case.student, 1.0, 10.0)):
             tapped.network.get_parameter("fc.weight").mul_(scale)
             tapped.network.get_parameter("fc.bias")[0] += bias
+    return case
 
 
 def pictures(folder: Path, *, size: int, n: int) -> Bed:
@@ -204,9 +208,13 @@ def _gradient(loss: Tensor, network: nn.Module) -> Tensor:
 
 
 def _compared(case: Case, rounds: int) -> dict[str, Any]:
-    """The loop's step over the engine's, round by round: how many times as fast the engine is."""
+    """The loop's step over the engine's, round by round: how many times as fast the engine is. SystemExit where either did too little."""
     assert case.teacher is not None
-    found = turns(case.step, Textbook(case.teacher, case.student, case.batch).step, rounds=rounds)
+    book = Textbook(case.teacher, case.student, case.batch)
+    found = turns(case.step, book.step, rounds=rounds)
+    done = {"usable": case.told["bss.usable"] * BATCH, "steps": case.told["bss.iterations"], "steps of the loop": book.passes}
+    if done["usable"] < SAMPLES or done["steps"] != ITERATIONS or book.passes != ITERATIONS:
+        raise SystemExit(f"not all {SAMPLES} samples took all {ITERATIONS} steps: {done}")
     return {"engine_ms": found.pop("first_ms"), "textbook_ms": found.pop("second_ms"), **found}
 
 

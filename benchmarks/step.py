@@ -26,6 +26,7 @@ from benchmarks.turns import turns
 from core.artifacts import save_weights
 from core.bench import Bench
 from core.data import subset
+from core.events import Step
 from core.fit import fit
 from core.job import Job
 from core.networks import parse
@@ -81,6 +82,7 @@ class Case:
         batches = job.sources(subset(job.data, job.spec.dataset), "cpu").fits
         self.bench = Bench(job.plan.fits, job.plan.per_epoch, self.student, self.teacher, seed=0)
         self._events = fit(self.bench, Live(batches[0], self.teacher), None)
+        self.told: Mapping[str, float] = {}
         next(self._events)  # enters the fit: modes are set, the optimiser has its momentum
         self.batch, self.domain = batches[0](0, 0), batches[0].domain
         self._gradient = torch.randn(len(self.batch.x), bed.report.classes)
@@ -88,8 +90,11 @@ class Case:
     def step(self) -> float:
         """Seconds of one step of the engine."""
         began = time.perf_counter()
-        next(self._events)
-        return time.perf_counter() - began
+        event = next(self._events)
+        spent = time.perf_counter() - began
+        if isinstance(event, Step):
+            self.told = event.values
+        return spent
 
     def bare(self) -> None:
         """The networks alone."""
