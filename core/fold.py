@@ -45,7 +45,8 @@ def _fold(tapped: Tapped) -> Tapped | None:
             traced.set_submodule(before.target, fuse_conv_bn_eval(conv, norm))
             node.replace_all_uses_with(before)
             traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
     traced.recompile()
-    made = Tapped(traced.requires_grad_(False))
+    made = Tapped(traced).requires_grad_(False).eval()
     made.mean, made.std = tapped.mean, tapped.std
     return made
