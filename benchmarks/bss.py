@@ -90,7 +90,7 @@ class Textbook:
         ours = self.student(self.x)
         theirs = self.teacher(self.x)
         loss = F.cross_entropy(ours, self.y) + 4 * _soft(ours, theirs) + 2 * self.boundary(ours, theirs, torch.rand(len(self.x)))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.losses += loss.item()
 

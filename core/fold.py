@@ -36,9 +36,8 @@ def _fold(tapped: Tapped) -> Tapped | None:
         return None
     modules = dict(traced.named_modules())
     calls = [node for node in traced.graph.nodes if node.op == "call_module"]
-    for node in calls:
-        before = node.args[0] if node.args else None
-        if before not in calls or len(before.users) > 1 or sum(call.target == before.target for call in calls) > 1:
+    for before, node in ((source, call) for call in calls for source in call.all_input_nodes if source in calls):
+        if len(before.users) > 1 or sum(call.target == before.target for call in calls) > 1:
             continue  # what the convolution gives is wanted elsewhere too, or it is called again
         conv, norm = modules[before.target], modules[node.target]
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and norm.running_var is not None:
