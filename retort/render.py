@@ -73,12 +73,46 @@ def job(one: Job) -> RenderableType:
     for name, shown in (("test accuracy", _accuracy(result.get("test"))), ("teacher's", _accuracy(result.get("teacher")))):
         if shown:
             table.add_row(name, shown)
+    for name, shown in _boundary(result).items():
+        table.add_row(name, shown)
     if result.get("parameters"):
         table.add_row("parameters", f"{result['parameters']:,}")
     if result.get("bytes"):
         table.add_row("bytes", f"{result['bytes']:,}")
     trouble = problem(one)
-    return Group(table, trouble) if trouble else table
+    parts = [table, *curves(result.get("curves") or {}), *([trouble] if trouble else [])]
+    return Group(*parts) if len(parts) > 1 else table
+
+
+_MEASURES = {
+    "fgsm": "test accuracy when each value of a sample is moved by epsilon against the network (FGSM)",
+    "parameter_noise": "test accuracy with Gaussian noise of deviation epsilon on every parameter",
+}
+
+
+def curves(measured: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> list[RenderableType]:
+    """A table for each measure that is a curve: epsilon across, a line for each network and for the deviation over the draws."""
+    parts: list[RenderableType] = []
+    for name in dict.fromkeys(name for found in measured.values() for name in found):
+        sides = {who: found[name] for who, found in measured.items() if name in found}
+        table = _table("epsilon", *(f"{epsilon:g}" for epsilon in next(iter(sides.values()))["epsilon"]))
+        for who, curve in sides.items():
+            for column, values in curve.items():
+                if column != "epsilon":
+                    table.add_row(who if column == "accuracy" else f"  {column}", *(f"{value:.3f}" for value in values))
+        parts += [Text(f"\n{_MEASURES.get(name, name)}", "bold"), table]
+    return parts
+
+
+def _boundary(result: Mapping[str, Any]) -> dict[str, str]:
+    test, teacher = result.get("test") or {}, result.get("teacher") or {}
+    if "boundary_tried" not in test:
+        return {}
+    shown = {"boundary pairs": f"{test['boundary_pairs']} of {test['boundary_tried']} tried"}
+    if "magsim" in test:
+        shown |= {"MagSim, AngSim": f"{test['magsim']:.3f}, {test['angsim']:.3f}"}
+        shown["boundary distance"] = f"{test['boundary_distance']:.4g}, the teacher's {teacher['boundary_distance']:.4g}"
+    return shown
 
 
 def problem(one: Job) -> Text | None:
