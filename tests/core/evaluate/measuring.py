@@ -9,7 +9,7 @@ from torch import nn
 
 from core.data import Domain, Rows
 from core.taps import Tapped
-from tests.core.toys import Toy, squares, tapped
+from tests.core.toys import CLASSES, DOMAIN, Toy, squares, tapped
 
 Found = TypeVar("Found")
 IMAGES = squares(21, seed=3)
@@ -39,13 +39,25 @@ def vectors(x: Sequence[Sequence[float]], y: Sequence[int], *, least: float = 0.
 
 
 def sleepy(seed: int = 0) -> Tapped:
-    """A network with batch norms and dropout in train mode, one module of it in eval mode, and gradients from an earlier step."""
+    """A network with batch norms and dropout in train mode, one module of it in eval mode, and gradients from an earlier step.
+
+    Its logits are centred on the images, so that it does not give one answer to all of them.
+    """
     network = tapped(Toy(dropout=0.5), (), seed=seed).train()
+    with torch.no_grad(), network.quiet():
+        network.network.get_parameter("fc.bias").sub_(network(next(IMAGES.batches(len(IMAGES))).x).logits.mean(0))
     network.network.get_submodule("bn2").eval()
     network.network.get_parameter("conv1.weight").requires_grad_(False)
     for parameter in network.parameters():
         parameter.grad = torch.full_like(parameter, 2.0) if parameter.requires_grad else None
     return network
+
+
+def labelled(by: Tapped) -> Rows:
+    """The images with the labels that a network gives them: it is right everywhere."""
+    with torch.no_grad(), by.quiet():
+        answers = by(next(IMAGES.batches(len(IMAGES))).x).logits.argmax(1)
+    return Rows.whole(IMAGES.bank, answers.numpy(), classes=CLASSES, domain=DOMAIN)
 
 
 def traces(network: Tapped) -> list[object]:

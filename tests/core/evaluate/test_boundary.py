@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from core.data import Rows
 from core.evaluate.boundary import Boundary
 from core.taps import Tapped
-from tests.core.evaluate.measuring import IMAGES, affine, returned, sleepy, traces, vectors
+from tests.core.evaluate.measuring import affine, labelled, returned, sleepy, traces, vectors
 from tests.core.toys import DOMAIN
 
 
@@ -63,16 +63,9 @@ def test_a_boundary_turned_by_theta_at_equal_distance_has_the_cosine_of_theta(th
 def test_identical_networks_are_alike_exactly() -> None:
     rows = labelled(sleepy())
     found = returned(Boundary(iterations=6).values(sleepy(), sleepy(), rows, seed=0))
-    assert found["boundary_pairs"] > 5
+    assert found["boundary_pairs"] == found["boundary_tried"] == 21
     assert (found["magsim"], found["angsim"]) == (1.0, 1.0)
     assert found["boundary_distance"] == found["teacher.boundary_distance"] > 0
-
-
-def labelled(by: Tapped) -> Rows:
-    """The images with the labels that a network gives them: it is right everywhere."""
-    with torch.no_grad(), by.quiet():
-        answers = by(next(IMAGES.batches(len(IMAGES))).x).logits.argmax(1)
-    return Rows.whole(IMAGES.bank, answers.numpy(), classes=3, domain=DOMAIN)
 
 
 @pytest.mark.parametrize(("inside", "radius", "distance"), [(1.0, 1.0, 0.5), (-1.0, 0.2, 0.3)])
@@ -91,6 +84,15 @@ def test_a_point_on_a_bent_boundary_is_the_nearest_one() -> None:
     nearest = np.sqrt((u - 0.4) ** 2 + (u**2 - 0.5 - 0.5) ** 2).min()
     found = compare(parabola, parabola, [[0.4, 0.5]], Boundary(iterations=40))
     assert found["boundary_distance"] == pytest.approx(nearest, rel=1e-3)
+
+
+def test_a_corner_between_two_linear_pieces_is_reached_and_is_the_nearest_point() -> None:
+    """max of 1 - x1 - x2 / 2 and 1 - x1 / 2 - x2: from 0, the nearest points of the two lines lie inside the class, at (.8, .4) and (.4,
+    .8), and the plain iteration goes from one to the other for ever; the boundary is nearest at the corner (2/3, 2/3)."""
+    corner = network(lambda x: torch.maximum(1 - x[:, 0] - x[:, 1] / 2, 1 - x[:, 0] / 2 - x[:, 1]))
+    found = compare(corner, plane(-1.0, -1.0, offset=1.0), [[0.0, 0.0]])
+    assert found["boundary_distance"] == pytest.approx(math.sqrt(8) / 3, rel=0.01)
+    assert found["angsim"] == pytest.approx(1.0, abs=0.01)
 
 
 def test_shifts_leave_the_range_of_the_data() -> None:

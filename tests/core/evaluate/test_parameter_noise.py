@@ -12,7 +12,7 @@ from core.data import Rows
 from core.evaluate import evaluate
 from core.evaluate.parameter_noise import ParameterNoise
 from core.taps import Tapped
-from tests.core.evaluate.measuring import IMAGES, affine, returned, sleepy, traces, vectors
+from tests.core.evaluate.measuring import IMAGES, affine, labelled, returned, sleepy, traces, vectors
 from tests.core.toys import DOMAIN
 
 
@@ -89,21 +89,23 @@ def test_a_parameter_that_two_modules_share_is_moved_once() -> None:
 
 def test_at_epsilon_0_it_is_the_accuracy_itself_without_spread() -> None:
     network = sleepy()
-    (*_, clean) = evaluate(network, IMAGES)
+    rows = labelled(network)
+    (*_, clean) = evaluate(network, rows)
     assert clean is not None
-    found = returned(ParameterNoise(epsilons=(0.0, 3.0), draws=3).curve(network, IMAGES, seed=0))
+    found = returned(ParameterNoise(epsilons=(0.0, 3.0), draws=3).curve(network, rows, seed=0))
     assert (found["accuracy"][0], found["sd"][0]) == (clean["accuracy"], 0.0)
     assert found["sd"][1] > 0
 
 
 def test_the_seed_decides_the_draws_and_torchs_own_generator_has_no_part() -> None:
-    network, measure = sleepy(), ParameterNoise(epsilons=(0.5, 0.5), draws=4)
-    first = returned(measure.curve(network, IMAGES, seed=0))
+    network, measure = sleepy(), ParameterNoise(epsilons=(0.05, 0.05), draws=4)
+    rows = labelled(network)
+    first = returned(measure.curve(network, rows, seed=0))
     state = torch.get_rng_state()
     torch.rand(5)
-    assert returned(measure.curve(network, IMAGES, seed=0)) == first
+    assert returned(measure.curve(network, rows, seed=0)) == first
     torch.set_rng_state(state)
-    assert returned(measure.curve(network, IMAGES, seed=1)) != first
+    assert returned(measure.curve(network, rows, seed=1)) != first
     assert first["accuracy"][0] != first["accuracy"][1]
     assert torch.equal(torch.get_rng_state(), state)
 
