@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -15,7 +15,7 @@ from core.method import Fit, Lesson, Surgery, Weighted
 from core.optim import Clock, Recipe
 from core.random import key_of
 from core.rehearse import rehearse
-from core.spec import NEEDS_TEACHER, AnyMeasure, DatasetRef, JobSpec, name_of
+from core.spec import NEEDS_TEACHER, DatasetRef, JobSpec, Wanted, name_of
 from core.taps import Tap
 from core.terms import CrossEntropy
 
@@ -35,7 +35,7 @@ class Plan:
     rows: tuple[int, ...]
     seed: int
     same_classes: bool
-    evaluate: tuple[Literal["accuracy", "agreement"] | AnyMeasure, ...]
+    evaluate: tuple[Wanted, ...]
 
     @property
     def epochs(self) -> int:

@@ -89,7 +89,15 @@ _Asked = Annotated[
     Annotated[_Word, Tag("word")] | Annotated[Annotated[AnyMeasure, Field(discriminator="name")], Tag("object")], Discriminator(_is_word)
 ]
 """A measure by its name, with its defaults, or with parameters of one's own."""
-_DEFAULTS: Mapping[str, AnyMeasure] = {measure.name: measure for measure in (FGSM(), ParameterNoise(), Boundary())}
+Wanted = Literal["accuracy", "agreement"] | AnyMeasure
+"""What is measured, parameters and all; the first two have none."""
+_BY_NAME: Mapping[str, Wanted] = {
+    "accuracy": "accuracy",
+    "agreement": "agreement",
+    "fgsm": FGSM(),
+    "parameter_noise": ParameterNoise(),
+    "boundary": Boundary(),
+}
 NEEDS_TEACHER = frozenset({"agreement", "boundary"})
 """What compares the student's answers with a teacher's."""
 
@@ -134,9 +142,9 @@ class JobSpec(_Part):
         return asked
 
     @property
-    def measures(self) -> tuple[Literal["accuracy", "agreement"] | AnyMeasure, ...]:
+    def measures(self) -> tuple[Wanted, ...]:
         """What `evaluate` asks for, with the parameters of what was asked for by name alone."""
-        return tuple(_DEFAULTS.get(each, each) if isinstance(each, str) else each for each in self.evaluate)
+        return tuple(_BY_NAME[each] if isinstance(each, str) else each for each in self.evaluate)
 
 
 def name_of(asked: str | Measure) -> str:

@@ -134,7 +134,7 @@ class _Edge:
         return (self.x.double() + shift.reshape(self.x.shape)).to(self.x)
 
     def _difference(self, x: Tensor) -> Tensor:
-        logits = self.network(x).logits.double()
+        logits: Tensor = self.network(x).logits.double()
         return (logits.gather(1, self.b[:, None]) - logits.gather(1, self.k[:, None]))[:, 0]
 
 

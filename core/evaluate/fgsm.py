@@ -38,7 +38,7 @@ class FGSM(Measure):
         """Yields None a batch; returns {"epsilon", "accuracy"}: for each epsilon the share of top-1 hits in [0, 1] over all of `rows`."""
         counts = [Accuracy(device) for _ in self.epsilons]
         for batch in rows.batches(rows.together, device):
-            parts = zip(batch.x.split(_TOGETHER), batch.y.split(_TOGETHER), strict=True)
+            parts = zip(torch.split(batch.x, _TOGETHER), torch.split(batch.y, _TOGETHER), strict=True)
             towards = torch.cat([_slope(network, x, y).sign() for x, y in parts])
             with torch.no_grad(), network.quiet():
                 for epsilon, count in zip(self.epsilons, counts, strict=True):

@@ -1,7 +1,7 @@
 """Accuracy with Gaussian noise on the parameters: how wide the valley is in which the training has ended."""
 
 import statistics
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import Literal
 
 import torch
@@ -58,7 +58,7 @@ class ParameterNoise(Measure):
         return means if self.draws == 1 else {**means, "sd": [statistics.stdev(shares) for shares in found]}
 
 
-def _noisy(network: Tapped, epsilon: float, key: Tensor) -> Mapping[str, Tensor]:
+def _noisy(network: Tapped, epsilon: float, key: Tensor) -> dict[str, Tensor]:
     """The parameters by name, each with its noise; a parameter that two modules share is one."""
     generator = torch.Generator().manual_seed(int(key) & (2**63 - 1))
     with torch.no_grad():
