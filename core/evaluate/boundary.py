@@ -90,8 +90,9 @@ class Boundary(Measure):
 
 def _other(logits: Tensor, draws: Tensor) -> Tensor:
     """A class for each row of logits (B, C), by its probability among all but the top one; `draws` (B,) uniform in [0, 1)."""
-    rest = logits.double().scatter(1, logits.argmax(1, keepdim=True), -torch.inf).softmax(1).cumsum(1)
-    return (rest <= draws.double()[:, None] * rest[:, -1:]).sum(1)
+    # On the CPU: running sums have no deterministic form on a GPU, and a small table of logits is all they are of.
+    rest = logits.double().scatter(1, logits.argmax(1, keepdim=True), -torch.inf).softmax(1).cpu().cumsum(1)
+    return (rest <= draws.cpu().double()[:, None] * rest[:, -1:]).sum(1).to(logits.device)
 
 
 def _compared(ours: Tensor, theirs: Tensor) -> Tensor:
