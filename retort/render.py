@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,15 +73,14 @@ def job(one: Job) -> RenderableType:
     for name, shown in (("test accuracy", _accuracy(result.get("test"))), ("teacher's", _accuracy(result.get("teacher")))):
         if shown:
             table.add_row(name, shown)
-    for name, shown in _boundary(result).items():
+    for name, shown in _boundary(result.get("test") or {}, result.get("teacher") or {}).items():
         table.add_row(name, shown)
     if result.get("parameters"):
         table.add_row("parameters", f"{result['parameters']:,}")
     if result.get("bytes"):
         table.add_row("bytes", f"{result['bytes']:,}")
     trouble = problem(one)
-    parts = [table, *curves(result.get("curves") or {}), *([trouble] if trouble else [])]
-    return Group(*parts) if len(parts) > 1 else table
+    return Group(table, *_curves(result.get("curves") or {}), *([trouble] if trouble else []))
 
 
 _MEASURES = {
@@ -90,27 +89,24 @@ _MEASURES = {
 }
 
 
-def curves(measured: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> list[RenderableType]:
+def _curves(measured: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Iterator[RenderableType]:
     """A table for each measure that is a curve: epsilon across, a line for each network and for the deviation over the draws."""
-    parts: list[RenderableType] = []
     for name in dict.fromkeys(name for found in measured.values() for name in found):
         sides = {who: found[name] for who, found in measured.items() if name in found}
         table = _table("epsilon", *(f"{epsilon:g}" for epsilon in next(iter(sides.values()))["epsilon"]))
         for who, curve in sides.items():
-            for column, values in curve.items():
-                if column != "epsilon":
-                    table.add_row(who if column == "accuracy" else f"  {column}", *(f"{value:.3f}" for value in values))
-        parts += [Text(f"\n{_MEASURES.get(name, name)}", "bold"), table]
-    return parts
+            for label, column in ((who, "accuracy"), ("  sd", "sd")):
+                if column in curve:
+                    table.add_row(label, *(f"{value:.3f}" for value in curve[column]))
+        yield from (Text(f"\n{_MEASURES.get(name, name)}", "bold"), table)
 
 
-def _boundary(result: Mapping[str, Any]) -> dict[str, str]:
-    test, teacher = result.get("test") or {}, result.get("teacher") or {}
+def _boundary(test: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, str]:
     if "boundary_tried" not in test:
         return {}
     shown = {"boundary pairs": f"{test['boundary_pairs']} of {test['boundary_tried']} tried"}
     if "magsim" in test:
-        shown |= {"MagSim, AngSim": f"{test['magsim']:.3f}, {test['angsim']:.3f}"}
+        shown["MagSim, AngSim"] = f"{test['magsim']:.3f}, {test['angsim']:.3f}"
         shown["boundary distance"] = f"{test['boundary_distance']:.4g}, the teacher's {teacher['boundary_distance']:.4g}"
     return shown
 
