@@ -70,11 +70,10 @@ def job(one: Job) -> RenderableType:
     for name, value in ({} if one.is_resting else _latest(raw)).items():
         table.add_row(name, value)
     result = one.result
-    for name, shown in (("test accuracy", _accuracy(result.get("test"))), ("teacher's", _accuracy(result.get("teacher")))):
+    test, teacher = result.get("test") or {}, result.get("teacher") or {}
+    for name, shown in {"test accuracy": _accuracy(test), "teacher's": _accuracy(teacher), **_boundary(test, teacher)}.items():
         if shown:
             table.add_row(name, shown)
-    for name, shown in _boundary(result.get("test") or {}, result.get("teacher") or {}).items():
-        table.add_row(name, shown)
     if result.get("parameters"):
         table.add_row("parameters", f"{result['parameters']:,}")
     if result.get("bytes"):
@@ -102,13 +101,11 @@ def _curves(measured: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]])
 
 
 def _boundary(test: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, str]:
-    if "boundary_tried" not in test:
-        return {}
-    shown = {"boundary pairs": f"{test['boundary_pairs']} of {test['boundary_tried']} tried"}
-    if "magsim" in test:
-        shown["MagSim, AngSim"] = f"{test['magsim']:.3f}, {test['angsim']:.3f}"
-        shown["boundary distance"] = f"{test['boundary_distance']:.4g}, the teacher's {teacher['boundary_distance']:.4g}"
-    return shown
+    pairs = {"boundary pairs": f"{test['boundary_pairs']} of {test['boundary_tried']} tried"} if "boundary_tried" in test else {}
+    if "magsim" not in test:
+        return pairs
+    far = f"{test['boundary_distance']:.4g}, the teacher's {teacher['boundary_distance']:.4g}"
+    return {**pairs, "MagSim, AngSim": f"{test['magsim']:.3f}, {test['angsim']:.3f}", "boundary distance": far}
 
 
 def problem(one: Job) -> Text | None:
