@@ -170,7 +170,12 @@ class JobCard(BaseModel):
     latest_metrics: dict[str, float]
     worker: WorkerOfJob | None
     problem: JobProblem | None
-    result: dict[str, Any] | None
+    result: dict[str, Any] | None = Field(
+        description=(
+            "what came of it: `test` and `teacher` hold the figures on the test split; `curves`, where `evaluate` asked for some, those "
+            "over an epsilon, as columns by `student` and `teacher` and the name of the measure"
+        )
+    )
     queue_reason: str | None = Field(description="why the job is still queued, when no living worker can take it")
     actions: list[str]
     urls: Urls

@@ -26,6 +26,7 @@ from benchmarks.turns import turns
 from core.artifacts import save_weights
 from core.bench import Bench
 from core.data import subset
+from core.events import Step
 from core.fit import fit
 from core.job import Job
 from core.networks import parse
@@ -69,9 +70,11 @@ def main(arguments: list[str] | None = None) -> None:
 class Case:
     """A job of the engine, opened as its child process opens it, that makes one step at a time; and the bare loop on the same networks."""
 
-    def __init__(self, bed: Bed, teacher: Mapping[str, Any], student: Mapping[str, Any], methods: list[dict[str, Any]]) -> None:
-        recipe = {"epochs": 100_000, "batch_size": BATCH, "precision": "fp32", "augmentation": [{"name": "crop"}, {"name": "flip"}]}
-        spec = {"dataset": {"validation": 0.0}, "methods": methods, "recipe": recipe}
+    def __init__(
+        self, bed: Bed, teacher: Mapping[str, Any], student: Mapping[str, Any], methods: list[dict[str, Any]], **recipe: Any
+    ) -> None:
+        steady = {"epochs": 100_000, "batch_size": BATCH, "precision": "fp32", "augmentation": [{"name": "crop"}, {"name": "flip"}]}
+        spec = {"dataset": {"validation": 0.0}, "methods": methods, "recipe": steady | recipe}
         taught = (teacher, _fresh(bed, teacher)) if methods else None
         training = bed.training(spec, student, taught)
         job = Job.open(training.prepare(), training.task)
@@ -79,23 +82,27 @@ class Case:
         batches = job.sources(subset(job.data, job.spec.dataset), "cpu").fits
         self.bench = Bench(job.plan.fits, job.plan.per_epoch, self.student, self.teacher, seed=0)
         self._events = fit(self.bench, Live(batches[0], self.teacher), None)
+        self.told: Mapping[str, float] = {}
         next(self._events)  # enters the fit: modes are set, the optimiser has its momentum
-        self._x = batches[0](0, 0).x
-        self._gradient = torch.randn(BATCH, bed.report.classes)
+        self.batch, self.domain = batches[0](0, 0), batches[0].domain
+        self._gradient = torch.randn(len(self.batch.x), bed.report.classes)
 
     def step(self) -> float:
         """Seconds of one step of the engine."""
         began = time.perf_counter()
-        next(self._events)
-        return time.perf_counter() - began
+        event = next(self._events)
+        spent = time.perf_counter() - began
+        if isinstance(event, Step):
+            self.told = event.values
+        return spent
 
     def bare(self) -> None:
         """The networks alone."""
         self.student.zero_grad(set_to_none=True)
         if self.teacher is not None:
             with torch.no_grad():
-                self.teacher(self._x)
-        self.student(self._x).logits.backward(self._gradient)
+                self.teacher(self.batch.x)
+        self.student(self.batch.x).logits.backward(self._gradient)
 
 
 @contextmanager
@@ -164,7 +171,7 @@ def _wrn(size: tuple[int, int]) -> dict[str, Any]:
 
 def _fresh(bed: Bed, architecture: Mapping[str, Any]) -> Path:
     """Initial weights for a teacher: what it answers does not matter here."""
-    path = bed.work / f"{network(architecture)}.safetensors"
+    path = bed.work / f"{'-'.join(map(str, architecture.values()))}.safetensors"
     if not path.exists():
         torch.manual_seed(0)
         save_weights(path, parse(bed.network(architecture)["architecture"]).build().state_dict())

@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 Phases = Literal["staging", "inspect", "initialise", "transfer", "train", "evaluate", "export"]
 
+Curve = Mapping[str, Sequence[float]]
+"""A measurement over an axis: {"epsilon": [...], "accuracy": [...]}, columns of one length."""
+
 
 @dataclass(frozen=True, slots=True)
 class Phase:
@@ -40,13 +43,17 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Measurements on data that was not trained on: `split` is "validation" (each epoch) or "test" (once, at the end)."""
+    """Measurements on data that was not trained on: `split` is "validation" (each epoch) or "test" (once, at the end).
+
+    `curves` are by the name of their measure; what was measured of the teacher has "teacher." before its name, here and in `values`.
+    """
 
     fit: int
     epoch: int
     done: int
     split: str
     values: Mapping[str, float]
+    curves: Mapping[str, Curve] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

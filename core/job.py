@@ -4,7 +4,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from pydantic import ValidationError
@@ -14,7 +14,7 @@ from core.artifacts import load_into
 from core.checkpoints import Checkpoints
 from core.data import Batches, Dataset, DatasetReport, Splits, open_dataset, subset
 from core.errors import Corrupt, Refused
-from core.events import Evaluated, Event, Exported, Phase, Result
+from core.events import Curve, Evaluated, Event, Exported, Phase, Result
 from core.export import Facts, export, versions
 from core.networks import Family, parse
 from core.plan import Plan, plan
@@ -25,6 +25,8 @@ from core.source import Sources
 from core.spec import JobSpec
 from core.taps import Tap, Tapped
 from core.wire import Wire
+
+Value = TypeVar("Value")
 
 _SAMPLE = 256
 """Test images on which an export is compared with the student; fewer where they are large."""
@@ -50,6 +52,7 @@ def distil(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) 
     resume = folder / "in" / "checkpoint.safetensors"
     frozen = resume.read_bytes() if resume.exists() else None
     test: Mapping[str, float] = {}
+    curves: Mapping[str, Curve] = {}
     training = False
     events = run(job.plan, teacher, student, sources, resume=frozen, keep=checkpoints.keep, report_seconds=runtime.report_seconds)
     with closing(cast("Generator[Event | None]", events)):
@@ -59,13 +62,13 @@ def distil(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) 
             match event:
                 case Phase(phase=phase):
                     training = phase in ("transfer", "train")
-                case Evaluated(split="test", values=values):
-                    test = values
+                case Evaluated(split="test"):
+                    test, curves = event.values, event.curves
             if not training:  # while training, `keep` looks
                 checkpoints.look("evaluating")
 
     wire.tell(Phase("export"))
-    facts = job.facts(test, runtime.hardware())
+    facts = job.facts(test, curves, runtime.hardware())
     sample = next(splits.test.batches(min(_SAMPLE, splits.test.together), runtime.device)).x
     made = []
     for form in job.spec.exports:
@@ -173,9 +176,9 @@ class Job:
             raise RuntimeError(f"the data has {[batches.steps for batches in fits]} steps an epoch, the plan {self.plan.per_epoch}")
         return Sources(fits, splits.validation, splits.test)
 
-    def facts(self, test: Mapping[str, float], hardware: str) -> Facts:
-        """What an export says about the student. `test` holds its figures, and the teacher's under "teacher."."""
-        theirs = {name.removeprefix("teacher."): value for name, value in test.items() if name.startswith("teacher.")}
+    def facts(self, test: Mapping[str, float], curves: Mapping[str, Curve], hardware: str) -> Facts:
+        """What an export says about the student. `test` and `curves` hold its figures, and the teacher's under "teacher."."""
+        ours, theirs = _sides(test)
         if self.teacher is not None:
             theirs["parameters"] = self.teacher.anatomy.parameters
             theirs["bytes"] = (self.folder / "in" / "teacher.safetensors").stat().st_size
@@ -185,8 +188,9 @@ class Job:
             normalization=self.student.normalization,
             class_names=self.data.report.class_names,
             range=self.data.report.range,
-            test={name: value for name, value in test.items() if not name.startswith("teacher.")},
+            test=ours,
             teacher=theirs or None,
+            curves={who: found for who, found in zip(("student", "teacher"), _sides(curves), strict=True) if found},
             spec=self.spec.model_dump(mode="json"),
             seed=self.spec.seed,
             epochs=self.plan.epochs,
@@ -200,6 +204,7 @@ class Job:
         return {
             "test": dict(facts.test),
             "teacher": teacher or None,
+            **({"curves": facts.curves} if facts.curves else {}),
             "parameters": self.student.anatomy.parameters,
             "bytes": next((exported.facts["bytes"] for exported in made if "bytes" in exported.facts), None),
             "teacher_parameters": parameters,
@@ -210,6 +215,12 @@ class Job:
             "hardware": facts.hardware,
             "seed": facts.seed,
         }
+
+
+def _sides(found: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, Value]]:
+    """What was found of the student, and of the teacher."""
+    theirs = {name.removeprefix("teacher."): value for name, value in found.items() if name.startswith("teacher.")}
+    return {name: value for name, value in found.items() if not name.startswith("teacher.")}, theirs
 
 
 def _spec(fields: Mapping[str, Any]) -> JobSpec:

@@ -15,7 +15,7 @@ from core.method import Fit, Lesson, Surgery, Weighted
 from core.optim import Clock, Recipe
 from core.random import key_of
 from core.rehearse import rehearse
-from core.spec import DatasetRef, JobSpec
+from core.spec import NEEDS_TEACHER, DatasetRef, JobSpec, Wanted, name_of
 from core.taps import Tap
 from core.terms import CrossEntropy
 
@@ -35,7 +35,7 @@ class Plan:
     rows: tuple[int, ...]
     seed: int
     same_classes: bool
-    evaluate: tuple[str, ...]
+    evaluate: tuple[Wanted, ...]
 
     @property
     def epochs(self) -> int:
@@ -121,7 +121,7 @@ def plan(
         rows=tuple(rows),
         seed=spec.seed,
         same_classes=same_classes,
-        evaluate=spec.evaluate,
+        evaluate=spec.measures,
     )
 
 
@@ -175,9 +175,9 @@ def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dat
             f"the teacher takes inputs of {_shape(teacher.input)}, the dataset has {_shape(dataset.input)}",
             hint="teacher, student and dataset must have one input shape",
         )
-    if "agreement" in spec.evaluate and not same_classes:
-        where = f"/evaluate/{spec.evaluate.index('agreement')}"
-        raise Refused(where, "agreement needs a teacher with the student's classes", hint="leave agreement out")
+    for ordinal, name in enumerate(map(name_of, spec.evaluate)):
+        if name in NEEDS_TEACHER and not same_classes:
+            raise Refused(f"/evaluate/{ordinal}", f"{name} needs a teacher with the student's classes", hint=f"leave {name} out")
 
 
 def _same_order(labels: Sequence[str] | None, dataset: DatasetReport) -> None:

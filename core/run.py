@@ -5,8 +5,12 @@ from collections.abc import Callable, Iterator
 import torch
 
 from core.bench import Bench
+from core.data.rows import Rows
 from core.evaluate import evaluate
-from core.events import Evaluated, Event, Phase
+from core.evaluate.boundary import Boundary
+from core.evaluate.fgsm import FGSM
+from core.evaluate.parameter_noise import ParameterNoise
+from core.events import Curve, Evaluated, Event, Phase
 from core.fit import fit
 from core.plan import Plan
 from core.random import key_of
@@ -33,7 +37,7 @@ def run(
 
     Validation is examined after each epoch. The test split is read once, at the end, by the student of the last epoch, or by
     the average of its steps under a recipe with `ema`, which `student` then holds;
-    where a teacher has the same classes its values stand beside the student's as "teacher.accuracy" and so on.
+    where a teacher has the same classes its values and curves stand beside the student's as "teacher.accuracy" and so on.
     """
     bench = Bench(plan.fits, [batches.steps for batches in sources.fits], student, teacher, seed=plan.seed, report_seconds=report_seconds)
     if resume is not None:
@@ -56,15 +60,31 @@ def run(
         bench.enter(bench.fit + 1)
     bench.adopt()
     yield Phase("evaluate", bench.fit, bench.of)
+    yield from _test(plan, teacher if plan.same_classes else None, bench, sources.test)
+
+
+def _test(plan: Plan, teacher: Tapped | None, bench: Bench, rows: Rows) -> Iterator[Event | None]:
+    """All that is measured of the student, and of a teacher of its classes; a yield for every batch, last the values and curves."""
+    student, device, seed = bench.student, bench.device, plan.seed
     values: dict[str, float] = {}
-    against = teacher if "agreement" in plan.evaluate else None
-    tests = {"": evaluate(student, sources.test, against=against, device=bench.device)}
-    if teacher is not None and plan.same_classes:
-        tests["teacher."] = evaluate(teacher, sources.test, device=bench.device)
-    for prefix, test in tests.items():
-        for found in test:
+    curves: dict[str, Curve] = {}
+    networks = {"": student} if teacher is None else {"": student, "teacher.": teacher}
+    for prefix, network in networks.items():
+        against = teacher if network is student and "agreement" in plan.evaluate else None
+        for found in evaluate(network, rows, against=against, device=device):
             if found is None:
                 yield None
             else:
                 values |= {prefix + name: value for name, value in found.items()}
-    yield Evaluated(bench.fit, bench.now.recipe.epochs - 1, bench.done, "test", values)
+    for measure in plan.evaluate:
+        match measure:
+            case FGSM():
+                for prefix, network in networks.items():
+                    curves[prefix + measure.name] = yield from measure.curve(network, rows, device)
+            case ParameterNoise():
+                for prefix, network in networks.items():
+                    curves[prefix + measure.name] = yield from measure.curve(network, rows, device, seed=seed)
+            case Boundary():
+                assert teacher is not None  # as the plan has made sure
+                values |= yield from measure.values(student, teacher, rows, device, seed=seed)
+    yield Evaluated(bench.fit, bench.now.recipe.epochs - 1, bench.done, "test", values, curves)

@@ -2,12 +2,17 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from core.evaluate.boundary import Boundary
+from core.evaluate.fgsm import FGSM
+from core.evaluate.measure import Measure
+from core.evaluate.parameter_noise import ParameterNoise
 from core.method import Method
 from core.methods import catalogue
 from core.optim import Recipe, Weight
@@ -74,6 +79,29 @@ else:
     AnyMethod = Annotated[reduce(or_, catalogue().values()), Field(discriminator="name")]
 
 
+def _is_word(asked: object) -> Literal["word", "object"]:
+    return "object" if isinstance(asked, (Mapping, Measure)) else "word"
+
+
+AnyMeasure = FGSM | ParameterNoise | Boundary
+_Word = Literal["accuracy", "agreement", "fgsm", "parameter_noise", "boundary"]
+_Asked = Annotated[
+    Annotated[_Word, Tag("word")] | Annotated[Annotated[AnyMeasure, Field(discriminator="name")], Tag("object")], Discriminator(_is_word)
+]
+"""A measure by its name, with its defaults, or with parameters of one's own."""
+Wanted = Literal["accuracy", "agreement"] | AnyMeasure
+"""What is measured, parameters and all; the first two have none."""
+_BY_NAME: Mapping[str, Wanted] = {
+    "accuracy": "accuracy",
+    "agreement": "agreement",
+    "fgsm": FGSM(),
+    "parameter_noise": ParameterNoise(),
+    "boundary": Boundary(),
+}
+NEEDS_TEACHER = frozenset({"agreement", "boundary"})
+"""What compares the student's answers with a teacher's."""
+
+
 class JobSpec(_Part):
     """A distillation job, whole: nothing else decides how the student is trained."""
 
@@ -88,8 +116,13 @@ class JobSpec(_Part):
         (), max_length=16, description="What the teacher teaches; their lessons add up. None is the baseline."
     )
     recipe: Recipe = Field(default=Recipe(), description="How the student learns.")
-    evaluate: tuple[Literal["accuracy", "agreement"], ...] = Field(
-        ("accuracy",), max_length=8, description="What is measured on the test split; `agreement` is with the teacher."
+    evaluate: tuple[_Asked, ...] = Field(
+        ("accuracy",),
+        max_length=8,
+        description=(
+            "What is measured on the test split at the end, of the student and of a teacher with the same classes; each at most once, a "
+            "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher."
+        ),
     )
     exports: tuple[Literal["safetensors"], ...] = Field(("safetensors",), max_length=8, description="The formats of the student's files.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run: `auto` takes any worker, `cuda` only one with a GPU.")
@@ -98,6 +131,25 @@ class JobSpec(_Part):
     metadata: dict[Annotated[str, Field(min_length=1, max_length=64)], Annotated[str, Field(max_length=512)]] = Field(
         default={}, max_length=16, description="The user's own notes."
     )
+
+    @field_validator("evaluate")
+    @classmethod
+    def _each_measure_once(cls, asked: tuple[_Asked, ...]) -> tuple[_Asked, ...]:
+        names = [name_of(each) for each in asked]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{name} is measured once, and stands here {names.count(name)} times")
+        return asked
+
+    @property
+    def measures(self) -> tuple[Wanted, ...]:
+        """What `evaluate` asks for, with the parameters of what was asked for by name alone."""
+        return tuple(_BY_NAME[each] if isinstance(each, str) else each for each in self.evaluate)
+
+
+def name_of(asked: str | Measure) -> str:
+    """What an entry of `evaluate` measures."""
+    return asked if isinstance(asked, str) else asked.name
 
 
 _NO_PART_OF_TRAINING = {"name", "metadata", "limits", "exports", "evaluate"}
@@ -122,7 +174,7 @@ def baseline(spec: JobSpec, epochs: int) -> JobSpec:
             "teacher_dataset": None,
             "methods": (),
             "recipe": spec.recipe.model_copy(update={"task_weight": 1.0, "epochs": epochs}),
-            "evaluate": tuple(name for name in spec.evaluate if name != "agreement"),
+            "evaluate": tuple(asked for asked in spec.evaluate if name_of(asked) not in NEEDS_TEACHER),
         }
     )
 

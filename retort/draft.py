@@ -67,14 +67,30 @@ def method_of(text: str) -> Json:
     >>> method_of('ab:pairs=[["layer2", "layer1"]],epochs=20')
     {'name': 'ab', 'pairs': [['layer2', 'layer1']], 'epochs': 20}
     """
+    return _named(text, flag="--method", hint="write --method kd:temperature=4,weight=0.9")
+
+
+def measure_of(text: str) -> str | Json:
+    """A measure as `--evaluate` takes it: a name, which means its defaults, or a name and parameters.
+
+    >>> measure_of("boundary")
+    'boundary'
+    >>> measure_of("fgsm:epsilons=[0, 0.01],clamp=false")
+    {'name': 'fgsm', 'epsilons': [0, 0.01], 'clamp': False}
+    """
+    measure = _named(text, flag="--evaluate", hint="write --evaluate fgsm or --evaluate boundary:samples=64")
+    return measure if len(measure) > 1 else str(measure["name"])
+
+
+def _named(text: str, *, flag: str, hint: str) -> Json:
     name, _, rest = text.partition(":")
-    method: Json = {"name": name.strip()}
+    thing: Json = {"name": name.strip()}
     for part in _split(rest):
         parameter, equals, value = part.partition("=")
         if not equals or not parameter.strip():
-            raise Misused(f"--method {text}: {part!r} is not parameter=value", hint="write --method kd:temperature=4,weight=0.9")
-        method[parameter.strip()] = value_of(value.strip())
-    return method
+            raise Misused(f"{flag} {text}: {part!r} is not parameter=value", hint=hint)
+        thing[parameter.strip()] = value_of(value.strip())
+    return thing
 
 
 def _split(text: str) -> list[str]:
@@ -154,6 +170,7 @@ def draft(
     student: str | None = None,
     dataset: str | None = None,
     methods: Sequence[str] = (),
+    measures: Sequence[str] = (),
     epochs: int | None = None,
     take: int | None = None,
     seed: int | None = None,
@@ -175,6 +192,8 @@ def draft(
         flags.setdefault("dataset", {})["take"] = {"total": take}
     if methods:
         flags["methods"] = [method_of(each) for each in methods]
+    if measures:
+        flags["evaluate"] = [measure_of(each) for each in measures]
     if epochs is not None:
         flags["recipe"] = {"epochs": epochs}
     if seed is not None:

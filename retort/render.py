@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -70,7 +70,8 @@ def job(one: Job) -> RenderableType:
     for name, value in ({} if one.is_resting else _latest(raw)).items():
         table.add_row(name, value)
     result = one.result
-    for name, shown in (("test accuracy", _accuracy(result.get("test"))), ("teacher's", _accuracy(result.get("teacher")))):
+    test, teacher = result.get("test") or {}, result.get("teacher") or {}
+    for name, shown in {"test accuracy": _accuracy(test), "teacher's": _accuracy(teacher), **_boundary(test, teacher)}.items():
         if shown:
             table.add_row(name, shown)
     if result.get("parameters"):
@@ -78,7 +79,33 @@ def job(one: Job) -> RenderableType:
     if result.get("bytes"):
         table.add_row("bytes", f"{result['bytes']:,}")
     trouble = problem(one)
-    return Group(table, trouble) if trouble else table
+    return Group(table, *_curves(result.get("curves") or {}), *([trouble] if trouble else []))
+
+
+_MEASURES = {
+    "fgsm": "test accuracy when each value of a sample is moved by epsilon against the network (FGSM)",
+    "parameter_noise": "test accuracy with Gaussian noise of deviation epsilon on every parameter",
+}
+
+
+def _curves(measured: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]]) -> Iterator[RenderableType]:
+    """A table for each measure that is a curve: epsilon across, a line for each network and for the deviation over the draws."""
+    for name in dict.fromkeys(name for found in measured.values() for name in found):
+        sides = {who: found[name] for who, found in measured.items() if name in found}
+        table = _table("epsilon", *(f"{epsilon:g}" for epsilon in next(iter(sides.values()))["epsilon"]))
+        for who, curve in sides.items():
+            for label, column in ((who, "accuracy"), ("  sd", "sd")):
+                if column in curve:
+                    table.add_row(label, *(f"{value:.3f}" for value in curve[column]))
+        yield from (Text(f"\n{_MEASURES.get(name, name)}", "bold"), table)
+
+
+def _boundary(test: Mapping[str, Any], teacher: Mapping[str, Any]) -> dict[str, str]:
+    pairs = {"boundary pairs": f"{test['boundary_pairs']} of {test['boundary_tried']} tried"} if "boundary_tried" in test else {}
+    if "magsim" not in test:
+        return pairs
+    far = f"{test['boundary_distance']:.4g}, the teacher's {teacher['boundary_distance']:.4g}"
+    return {**pairs, "MagSim, AngSim": f"{test['magsim']:.3f}, {test['angsim']:.3f}", "boundary distance": far}
 
 
 def problem(one: Job) -> Text | None:

@@ -1,9 +1,15 @@
 """The documentation runs: what docs/add-a-method.md tells a reader to write passes the suite that it tells them to run."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from core.evaluate.boundary import Boundary
+from core.evaluate.fgsm import FGSM
+from core.evaluate.parameter_noise import ParameterNoise
+from core.spec import JobSpec
 
 ROOT = Path(__file__).parent.parent
 SUITE = ROOT / "tests" / "core" / "methods" / "test_conformance.py"
@@ -46,3 +52,13 @@ def test_a_method_whose_term_ignores_the_student_does_not_pass(tmp_path: Path) -
     )
     done = run_the_suite(tmp_path, str(SUITE), "-k", "logits and gradient")
     assert done.returncode == 1, done.stdout[-3000:]
+
+
+def test_the_page_on_measures_shows_a_spec_that_is_one_and_names_every_parameter() -> None:
+    page = (ROOT / "docs" / "evaluate.md").read_text()
+    shown, *_ = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    asked = JobSpec.model_validate({"student": {"architecture": "arc_1"}, "dataset": {"id": "ds_1"}, **json.loads(shown)})
+    assert len(asked.measures) == 5
+    for measure in (FGSM, ParameterNoise, Boundary):
+        section = page.split(f"\n## `{measure.model_fields['name'].default}`")[1].split("\n## ")[0]
+        assert all(f"`{field}`" in section for field in measure.model_fields if field != "name")

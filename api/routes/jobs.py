@@ -125,15 +125,15 @@ def retry(running: Running, caller: Caller, id: Id, response: Response) -> JobCa
 
 @router.post("/{id}/baseline", status_code=status.HTTP_201_CREATED, summary="Submit a job's baseline", responses={200: {"model": JobCard}})
 def make_baseline(running: Running, caller: Caller, id: Id, response: Response) -> JobCard:
-    """The same job without a teacher, for as many epochs in all: what tells whether the teacher helped. One that was submitted before is
-    answered as it is, with 200."""
+    """The same job without a teacher, for as many epochs in all: what tells whether the teacher helped. One that was submitted before and
+    measures as much is answered as it is, with 200."""
     job = _found(running, caller, id)
     if job.kind != "distil":
         raise not_found("job", id)
     spec = JobSpec.model_validate(job.spec)
     plain = baseline(spec, draft(running, caller, spec).plan.epochs)
     existing = jobs.find_by_spec(running.database, caller, identity(plain))
-    if existing is not None:
+    if existing is not None and set(plain.measures) <= set(JobSpec.model_validate(existing.spec).measures):
         response.status_code = status.HTTP_200_OK
         return portrait(running, caller, existing)
     return _created(running, caller, submit(running, caller, draft(running, caller, plain), key=None), response)

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from core.errors import Refused, RetortError
-from core.events import Exported
+from core.events import Curve, Exported
 from core.networks import Family
 from core.taps import Tapped
 
@@ -28,8 +28,9 @@ class Facts:
 
     `normalization` is {"mean", "std"} in data units, None where the network takes the data as it is; `range` is the data's own;
     `test` holds the student's figures on the test split after the last epoch ("accuracy", "loss", "n"), `teacher` the teacher's on
-    the same images where there was one ("accuracy", "n", "parameters", "bytes"); `spec` is the whole job spec; `epochs` counts all
-    fits; `hardware` names what trained it.
+    the same images where there was one ("accuracy", "n", "parameters", "bytes"); `curves` are those of "student" and "teacher" by the
+    name of their measure, where some were asked for; `spec` is the whole job spec; `epochs` counts all fits; `hardware` names what
+    trained it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Facts:
     range: tuple[float, float]
     test: Mapping[str, float]
     teacher: Mapping[str, float] | None
+    curves: Mapping[str, Mapping[str, Curve]]
     spec: Mapping[str, Any]
     seed: int
     epochs: int

@@ -32,10 +32,9 @@ def write(student: Tapped, *, facts: Facts, out: Path, sample: Tensor) -> Export
     measured = {"parameters": sum(p.numel() for p in student.network.parameters()), "bytes": weights.stat().st_size}
     made = {"seed": facts.seed, "hardware": facts.hardware, "versions": versions()}
     _write_json(folder / "config.json", _config(facts))
-    _write_json(
-        folder / "metrics.json",
-        {"student": {**facts.test, **measured}, "teacher": facts.teacher and dict(facts.teacher), "parity": parity, **made},
-    )
+    figures = {"student": {**facts.test, **measured}, "teacher": facts.teacher and dict(facts.teacher)}
+    curves = {"curves": facts.curves} if facts.curves else {}
+    _write_json(folder / "metrics.json", {**figures, **curves, "parity": parity, **made})
     _write_json(folder / "provenance.json", {"spec": facts.spec, "epochs": facts.epochs, **made})
     (folder / "README.md").write_text(card(facts, measured, versions()))
     names = ("README.md", "config.json", "metrics.json", "model.safetensors", "network.py", "provenance.json")

@@ -45,6 +45,7 @@ from torch import Tensor
 
 from core.anatomy import Anatomy
 from core.errors import Refused
+from core.fold import folded
 from core.method import Lesson, Method, Scene, Term, Weight, Weighted
 from core.optim import Linear
 from core.terms import divergence, log_softmax
@@ -64,9 +65,7 @@ def disagreement(student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
 class BSS(Method):
     """Match the teacher's answers at samples near its decision boundary."""
 
-    reference: ClassVar[str] = (
-        "Heo, Lee, Yun & Choi, Knowledge Distillation with Adversarial Samples Supporting Decision Boundary, AAAI 2019"
-    )
+    reference: ClassVar[str] = "Heo et al., Knowledge Distillation with Adversarial Samples Supporting Decision Boundary, AAAI 2019"
     examples = ({}, {"variant": "official"})
 
     name: Literal["bss"] = "bss"
@@ -133,7 +132,7 @@ class Boundary(Term):
         (least, greatest), eta = bounds, 0.3 * fmean(scene.domain.std)
         for step in range(self.method.iterations + 1):
             leaf = x[moving].requires_grad_(step < self.method.iterations)  # after the last step the teacher is only heard
-            with scene.teacher.quiet() as teacher, scene.autocast():
+            with folded(scene.teacher).quiet() as teacher, scene.autocast():
                 logits = teacher(leaf).logits
             answers[moving] = log_softmax(logits.detach(), classes=scene.classes)
             stays = answers[moving].argmax(1) == base[moving]

@@ -37,6 +37,9 @@ def submit(
     student: Annotated[str | None, typer.Option(help="The student's architecture, arc_….")] = None,
     dataset: Annotated[str | None, typer.Option(help="ds_…")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Such as kd:temperature=4,weight=0.9; more than one add up.")] = None,
+    evaluate: Annotated[
+        list[str] | None, typer.Option(help="Measure this too at the end: agreement, fgsm, parameter_noise, boundary:samples=64.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
     take: Annotated[int | None, typer.Option(min=1, help="Train on so many images only.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is drawn.")] = None,
@@ -61,6 +64,7 @@ def submit(
         student=student,
         dataset=dataset,
         methods=method or (),
+        measures=evaluate or (),
         epochs=epochs,
         take=take,
         seed=seed,

@@ -198,6 +198,18 @@ def test_the_baseline_is_one_ordinary_job_without_a_teacher(http: httpx.Client, 
     assert http.post(f"/v1/jobs/{hotter['id']}/baseline").json()["id"] == made.json()["id"]
 
 
+def test_a_baseline_is_answered_again_where_it_measures_as_much(http: httpx.Client, lab: Lab) -> None:
+    plain, curved, compared = (
+        http.post("/v1/jobs", json=lab.spec(evaluate=asked)).json()["id"] for asked in (["accuracy"], ["accuracy", "fgsm"], ["boundary"])
+    )
+    first = http.post(f"/v1/jobs/{plain}/baseline").json()["id"]
+    more = http.post(f"/v1/jobs/{curved}/baseline")
+    assert more.status_code == 201
+    assert more.json()["spec"]["evaluate"] == ["accuracy", "fgsm"]
+    assert http.post(f"/v1/jobs/{compared}/baseline").status_code == 200
+    assert more.json()["id"] != first
+
+
 def test_jobs_are_listed_by_status_newest_first(http: httpx.Client, lab: Lab) -> None:
     ids = [http.post("/v1/jobs", json=lab.spec(seed=i)).json()["id"] for i in range(3)]
     http.post(f"/v1/jobs/{ids[1]}/cancel")

@@ -244,6 +244,21 @@ def test_a_note_is_told_beside_the_losses() -> None:
     assert all(event.values["toy.connector"] > 0 for event in told)
 
 
+class Rare(CrossEntropy):
+    """Cross-entropy that has a note of 3 where row 0 is in the batch, and none elsewhere."""
+
+    def forward(self, scene: Scene) -> Tensor:
+        if scene.index.eq(0).any():
+            scene.note("rare", torch.tensor(3.0))
+        return super().forward(scene)
+
+
+def test_a_note_is_the_mean_over_the_parts_of_a_step_that_had_one() -> None:
+    told = train(bench_of({"task": Weighted(Rare(), 1.0)}, batch_size=4, accumulate=2, epochs=1))
+    assert len(told) == 3
+    assert [event.values["rare"] for event in told if "rare" in event.values] == [3.0]
+
+
 class Dtypes(Hint):
     """A hint that writes down every dtype it meets, and what autocast makes of a product of two fp32 matrices, in each of its methods."""
 

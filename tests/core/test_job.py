@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from core.checkpoints import Checkpoints
 from core.errors import EXIT_YIELDED, Corrupt, Diverged, Refused
-from core.events import Checkpointed, Evaluated, Event, Exported, Log, Phase, Step, decode
+from core.events import Checkpointed, Evaluated, Event, Exported, Log, Phase, Result, Step, decode
 from core.job import Job, distil
 from core.runtime import Runtime
 from core.wire import Stopped, Wire
@@ -232,7 +232,8 @@ def test_the_job_pins_its_threads_and_its_kernels(tmp_path: Path) -> None:
 
 
 def test_what_a_job_leaves_is_what_it_told(tmp_path: Path) -> None:
-    folder = fill(tmp_path / "job", evaluate=["accuracy", "agreement"])
+    noise = {"name": "parameter_noise", "epsilons": [0.0, 0.1], "draws": 2}
+    folder = fill(tmp_path / "job", evaluate=["accuracy", "agreement", "fgsm", noise, {"name": "boundary", "samples": 20}])
     events = here(folder)
     (exported,) = (event for event in events if isinstance(event, Exported))
     assert all((folder / file.path).stat().st_size == file.bytes for file in exported.files)
@@ -240,6 +241,13 @@ def test_what_a_job_leaves_is_what_it_told(tmp_path: Path) -> None:
     assert (config["architecture"]["family"], config["normalization"]) == ("mlp", NORMALIZATION)
     (test,) = (event for event in events if isinstance(event, Evaluated) and event.split == "test")
     assert {"accuracy", "loss", "n", "agreement", "teacher.accuracy"} <= set(test.values)
+    (result,) = (event.values for event in events if isinstance(event, Result))
+    assert {f"teacher.{name}": value for name, value in result["teacher"].items()} | dict(result["test"]) == test.values
+    assert result["curves"] == {
+        "student": {"fgsm": test.curves["fgsm"], "parameter_noise": test.curves["parameter_noise"]},
+        "teacher": {"fgsm": test.curves["teacher.fgsm"], "parameter_noise": test.curves["teacher.parameter_noise"]},
+    }
+    assert json.loads((folder / "out" / "export" / "metrics.json").read_text())["curves"] == result["curves"]
     job = Job.open(folder, json.loads((folder / "job.json").read_text()))
     rows = job.data.split("test")
     x = torch.from_numpy(rows.x.copy()).permute(0, 3, 1, 2) / 255

@@ -10,6 +10,8 @@ import torch
 from core.anatomy import Anatomy, match, measure
 from core.data import Batches, DatasetReport, Rows, subset
 from core.errors import Refused
+from core.evaluate.fgsm import FGSM
+from core.evaluate.parameter_noise import ParameterNoise
 from core.method import Fit, Lesson, Method, Scene, Term, Weighted
 from core.methods.ab import AB
 from core.methods.at import AT
@@ -240,8 +242,15 @@ def test_a_transfer_fit_in_which_every_weight_is_zero_is_refused_at_its_method(m
     assert "above 0" in refused.hint
 
 
-def test_agreement_needs_a_teacher_of_the_same_classes() -> None:
-    assert refusal(spec(teacher=False, evaluate=["accuracy", "agreement"]), teacher=None).where == "/evaluate/1"
+@pytest.mark.parametrize("asked", ["agreement", "boundary", {"name": "boundary", "samples": 9}])
+def test_what_compares_answers_needs_a_teacher_of_the_same_classes(asked: Any) -> None:
+    refused = refusal(spec(teacher=False, evaluate=["accuracy", asked]), teacher=None)
+    assert refused.where == "/evaluate/1"
+    assert "leave" in refused.hint
+
+
+def test_what_a_network_does_alone_is_measured_without_a_teacher() -> None:
+    assert decide(spec(teacher=False, evaluate=["fgsm", "parameter_noise"]), teacher=None).evaluate == (FGSM(), ParameterNoise())
 
 
 def test_crops_of_vectors_are_refused() -> None:
@@ -351,8 +360,9 @@ def test_a_teacher_of_as_many_but_other_classes_may_teach_features_and_is_not_ex
     decided = decide(spec(method), dataset=NAMED, teacher_labels=("fox", "owl", "pig"))
     assert not decided.same_classes
     assert decide(spec(method), dataset=NAMED).same_classes
-    asked = spec(method, evaluate=["accuracy", "agreement"])
-    assert refusal(asked, dataset=NAMED, teacher_labels=("fox", "owl", "pig")).where == "/evaluate/1"
+    for comparing in ("agreement", "boundary"):
+        asked = spec(method, evaluate=["accuracy", comparing])
+        assert refusal(asked, dataset=NAMED, teacher_labels=("fox", "owl", "pig")).where == "/evaluate/1"
 
 
 def test_the_connectors_of_a_teacher_of_other_classes_are_those_of_any_teacher() -> None:

@@ -132,6 +132,41 @@ def test_validation_is_examined_after_each_epoch_and_test_once_with_the_teacher_
     assert told[-1].values["n"] == 15
 
 
+MEASURES: list[Any] = ["fgsm", {"name": "parameter_noise", "draws": 2}, {"name": "boundary", "samples": 4, "iterations": 2}]
+
+
+def test_measures_are_taken_of_student_and_teacher_at_the_end_and_change_nothing() -> None:
+    made, plain = job(KD(), evaluate=MEASURES), toys.play(job(KD()), freeze=False)
+    played = toys.play(made, freeze=False)
+    *validations, told = [event for event in played.events if isinstance(event, Evaluated)]
+    assert not any(event.curves for event in validations)
+    assert told.curves.keys() == {"fgsm", "teacher.fgsm", "parameter_noise", "teacher.parameter_noise"}
+    for who in ("", "teacher."):
+        for name, columns in (("fgsm", {"epsilon", "accuracy"}), ("parameter_noise", {"epsilon", "accuracy", "sd"})):
+            curve = told.curves[who + name]
+            assert curve.keys() == columns
+            assert {len(column) for column in curve.values()} == {10}
+            assert (curve["epsilon"][0], curve["accuracy"][0]) == (0.0, told.values[f"{who}accuracy"])
+    assert told.values["boundary_tried"] <= 4
+    before = plain.events[-1]
+    assert isinstance(before, Evaluated)
+    assert {name: value for name, value in told.values.items() if "boundary" not in name and "sim" not in name} == before.values
+    assert all(torch.equal(value, plain.weights[name]) for name, value in played.weights.items())
+    assert made.teacher is not None
+    assert all(parameter.grad is None for parameter in made.teacher.parameters())
+
+
+def test_measures_are_a_function_of_the_job() -> None:
+    first, second = (toys.play(job(KD(), evaluate=MEASURES), freeze=False) for _ in range(2))
+    assert first.events[-1] == second.events[-1]
+
+
+def test_without_a_teacher_there_are_curves_of_the_student_alone() -> None:
+    told = toys.play(job(teacher=False, evaluate=["fgsm"]), freeze=False).events[-1]
+    assert isinstance(told, Evaluated)
+    assert told.curves.keys() == {"fgsm"}
+
+
 def test_without_a_teacher_nothing_is_said_of_one() -> None:
     told = [event for event in toys.play(JOBS["baseline"](0)).events if isinstance(event, Evaluated)]
     assert not any(name.startswith("teacher") for name in told[-1].values)

@@ -7,6 +7,9 @@ import jsonschema
 import pytest
 from pydantic import ValidationError
 
+from core.evaluate.boundary import Boundary
+from core.evaluate.fgsm import FGSM
+from core.evaluate.parameter_noise import ParameterNoise
 from core.methods.kd import KD
 from core.optim import Recipe
 from core.presets import presets
@@ -27,6 +30,9 @@ WHOLE: dict[str, Any] = {
 LEAST: dict[str, Any] = {"student": {"architecture": "arc_1"}, "dataset": {"id": "ds_1"}}
 
 
+MEASURES: list[Any] = ["accuracy", "agreement", "boundary", {"name": "parameter_noise", "draws": 2}]
+
+
 def test_a_spec_goes_to_json_and_back() -> None:
     spec = JobSpec.model_validate(WHOLE)
     assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
@@ -37,6 +43,10 @@ def test_the_published_schema_takes_what_the_model_takes() -> None:
     schema = JobSpec.model_json_schema()
     jsonschema.validate(WHOLE, schema)
     jsonschema.validate(LEAST, schema)
+    jsonschema.validate({**LEAST, "evaluate": MEASURES}, schema)
+    for wrong in ("vibes", {"name": "vibes"}, {"name": "fgsm", "epsilon": 1}, {"name": "boundary", "samples": 0}, {"name": "accuracy"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**LEAST, "evaluate": [wrong]}, schema)
     assert all("description" in field or name in {"student", "dataset"} for name, field in schema["properties"].items())
 
 
@@ -48,7 +58,8 @@ def test_the_published_schema_takes_what_the_model_takes() -> None:
         (("dataset", "take", "total"), 0), (("dataset", "views"), 0), (("methods", 0, "temperature"), 0), (("methods", 0, "temprature"), 4),
         (("methods", 0, "name"), "kdd"), (("recipe", "epochs"), 0), (("recipe", "lr"), 1), (("exports", 0), "onnx"), (("device",), "tpu"),
         (("limits", "seconds"), 0), (("seed",), -1), (("seed",), 2**53), (("metadata", "k" * 65), "v"), (("metadata", "k"), "v" * 513),
-        (("evaluate", 0), "vibes"), (("unknown",), 1),
+        (("evaluate", 0), "vibes"), (("evaluate", 0), {"name": "fgsm", "clamp": 7, "epsilons": []}), (("unknown",), 1),
+        (("evaluate", 0), {"name": "vibes"}), (("evaluate",), ["fgsm", {"name": "fgsm"}]),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_the_field_named(path: tuple[str | int, ...], wrong: object) -> None:
@@ -62,7 +73,8 @@ def test_what_cannot_be_is_refused_with_the_field_named(path: tuple[str | int, .
         JobSpec.model_validate(asked)
     # An unknown name lies, for pydantic, at what should bear it.
     told = [(*error["loc"], *(["name"] if error["type"] == "union_tag_invalid" else [])) for error in caught.value.errors()]
-    locations = [tuple(part for part in location if part not in ("kd", "[key]")) for location in told]
+    members = ("kd", "[key]", "word", "object", "fgsm", "boundary")
+    locations = [tuple(part for part in location if part not in members) for location in told]
     assert path in [location[: len(path)] for location in locations]
 
 
@@ -82,12 +94,24 @@ def test_identity_sees_what_training_depends_on(change: dict[str, Any]) -> None:
 
 
 def test_the_baseline_is_the_same_job_without_a_teacher_and_as_long() -> None:
-    spec = JobSpec.model_validate({**WHOLE, "recipe": {"epochs": 100, "task_weight": 0.1}, "evaluate": ["accuracy", "agreement"]})
+    spec = JobSpec.model_validate({**WHOLE, "recipe": {"epochs": 100, "task_weight": 0.1}, "evaluate": MEASURES})
     alone = baseline(spec, 120)
     assert (alone.teacher, alone.methods, alone.recipe.task_weight, alone.recipe.epochs) == (None, (), 1.0, 120)
-    assert alone.evaluate == ("accuracy",)
+    assert alone.evaluate == ("accuracy", ParameterNoise(draws=2))
     assert (alone.seed, alone.dataset, alone.student) == (spec.seed, spec.dataset, spec.student)
     assert JobSpec.model_validate_json(alone.model_dump_json()) == alone
+
+
+def test_a_measure_by_name_alone_has_its_defaults_and_the_spec_stays_as_it_was_written() -> None:
+    spec = JobSpec.model_validate({**LEAST, "evaluate": [*MEASURES, {"name": "fgsm"}]})
+    assert spec.measures == ("accuracy", "agreement", Boundary(), ParameterNoise(draws=2), FGSM())
+    assert spec.model_dump(mode="json")["evaluate"][:3] == MEASURES[:3]
+    assert JobSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_each_measure_stands_once() -> None:
+    with pytest.raises(ValidationError, match="fgsm is measured once, and stands here 2 times"):
+        JobSpec.model_validate({**LEAST, "evaluate": ["fgsm", "accuracy", {"name": "fgsm", "clamp": False}]})
 
 
 def test_all_methods_and_teachers_share_one_baseline() -> None:
@@ -101,7 +125,14 @@ def test_a_preset_is_a_job_spec_without_ids_and_says_its_source(name: str) -> No
     assert len(preset.pop("note")) > 40
     dataset = {"id": "ds_1", **preset.pop("dataset", {})}
     spec = JobSpec.model_validate({**preset, "teacher": "tch_1", "student": {"architecture": "arc_1"}, "dataset": dataset})
-    assert spec.methods
+    assert spec.methods or spec.measures != ("accuracy",)
+
+
+def test_the_preset_of_anti_distillation_measures_as_its_published_code_does() -> None:
+    asked = presets()["robustness_anti_distillation"]["evaluate"]
+    measures = JobSpec.model_validate({**LEAST, "evaluate": asked}).measures
+    assert measures[1:] == (FGSM(clamp=False), ParameterNoise(redraw=True))
+    assert [measures[1].epsilons[-1], measures[2].epsilons[-1]] == [0.018, 0.09]  # type: ignore[union-attr]
 
 
 def test_the_preset_of_repdistiller_has_its_numbers() -> None:

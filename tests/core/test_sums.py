@@ -8,6 +8,7 @@ from core.errors import Refused
 from core.method import Method
 from core.methods.ab import AB
 from core.methods.at import AT
+from core.methods.bss import BSS
 from core.methods.fitnet import Fitnet
 from core.methods.fsp import FSP
 from core.methods.jacobian import Jacobian
@@ -37,6 +38,9 @@ def refusal(*methods: Method, **more: Any) -> Refused:
         ([FITNET, KD()], [["fitnet"], ["kd", "task"]]),
         ([AB_, AT(), KD()], [["ab"], ["at", "kd", "task"]]),
         ([FITNET, AB_, KD()], [["fitnet"], ["ab"], ["kd", "task"]]),
+        ([BSS(), KD()], [["bss", "kd", "task"]]),
+        ([FSP_, BSS()], [["fsp"], ["bss", "task"]]),
+        ([AB_, BSS(variant="official"), AT(), KD()], [["ab"], ["at", "bss", "kd", "task"]]),
         ([AT(), Jacobian(), KD()], [["at", "jacobian", "kd", "task"]]),
         ([FSP_, KD(), FITNET.model_copy(update={"joint": True}), AB_], [["fsp"], ["ab"], ["fitnet", "kd", "task"]]),
     ],
@@ -59,6 +63,7 @@ def test_a_sum_trains_the_fits_and_terms_of_its_summands_in_their_order(methods:
         ([AT(), KD(), AT(weight=1.0)], "at"),
         ([Fitnet(joint=True), Fitnet(joint=True, weight=1.0)], "fitnet"),
         ([Jacobian(), Jacobian(output="maps")], "jacobian"),
+        ([BSS(), KD(), BSS(variant="official")], "bss"),
     ],
 )
 def test_two_methods_that_bring_one_term_are_refused_at_the_second(methods: list[Method], term: str) -> None:

@@ -26,7 +26,8 @@ class Story:
         (tmp_path / "job.yaml").write_text(
             "name: digits\ndataset: {take: {total: 200}, validation: 0}\nrecipe: {optimizer: {name: sgd, lr: 5e-2}}\n"
         )
-        ended = submit(stack, assets, "-f", str(tmp_path / "job.yaml"), "--epochs", "40", "--baseline", "--watch")
+        measures = ("--evaluate", "fgsm:epsilons=[0, 0.05]", "--evaluate", "boundary:samples=32")
+        ended = submit(stack, assets, "-f", str(tmp_path / "job.yaml"), "--epochs", "40", *measures, "--baseline", "--watch")
         job, baseline = ended["data"]
         assert [job["status"], baseline["status"]] == ["succeeded", "succeeded"]
         assert job["id"] in stack.retort("ls").stdout
@@ -43,6 +44,13 @@ class Story:
         reported = job["result"]["test"]
         assert (right, n) == (round(reported["accuracy"] * reported["n"]), reported["n"])
         assert reported["accuracy"] > baseline["result"]["test"]["accuracy"]
+        curves = job["result"]["curves"]
+        assert curves["student"]["fgsm"]["accuracy"][0] == reported["accuracy"] > curves["student"]["fgsm"]["accuracy"][1]
+        assert curves["teacher"]["fgsm"]["accuracy"][0] == job["result"]["teacher"]["accuracy"]
+        assert reported["boundary_tried"] == 32
+        assert "MagSim" in (tmp_path / "student" / "README.md").read_text()
+        assert baseline["result"]["curves"].keys() == {"student"}
+        assert "boundary_tried" not in baseline["result"]["test"]
         assert job["result"]["bytes"] == (tmp_path / "student" / "model.safetensors").stat().st_size
         state = load_file(tmp_path / "student" / "model.safetensors")
         assert (

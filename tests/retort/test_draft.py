@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import retort.draft
-from retort.draft import draft, method_of, put, read_document, read_inline
+from retort.draft import draft, measure_of, method_of, put, read_document, read_inline
 from retort.errors import Misused
 
 
@@ -14,12 +14,13 @@ def test_the_examples_in_the_docstrings_hold() -> None:
 
 def test_flags_go_over_the_file_and_the_file_over_the_preset() -> None:
     spec = draft(
-        preset={"recipe": {"epochs": 240, "batch_size": 64}, "methods": [{"name": "kd"}], "seed": 0},
+        preset={"recipe": {"epochs": 240, "batch_size": 64}, "methods": [{"name": "kd"}], "seed": 0, "evaluate": ["agreement"]},
         file={"name": "mine", "dataset": {"id": "ds_1", "validation": 0}, "recipe": {"epochs": 9}},
         student="arc_1",
         teacher="tch_1",
         take=200,
         methods=["kd:temperature=2"],
+        measures=["fgsm:epsilons=[0, 0.01]", "boundary"],
         assignments=["recipe.optimizer.lr=0.05", "dataset.take.total=100"],
     )
     assert spec == {
@@ -28,6 +29,7 @@ def test_flags_go_over_the_file_and_the_file_over_the_preset() -> None:
         "student": {"architecture": "arc_1"},
         "dataset": {"id": "ds_1", "validation": 0, "take": {"total": 100}},
         "methods": [{"name": "kd", "temperature": 2}],
+        "evaluate": [{"name": "fgsm", "epsilons": [0, 0.01]}, "boundary"],
         "recipe": {"epochs": 9, "batch_size": 64, "optimizer": {"lr": 0.05}},
         "seed": 0,
     }
@@ -81,6 +83,12 @@ def test_a_method_that_cannot_be_read_says_how_to_write_it(text: str) -> None:
     with pytest.raises(Misused, match="not parameter=value") as caught:
         method_of(text)
     assert "kd:temperature=4" in caught.value.hint
+
+
+def test_a_measure_that_cannot_be_read_says_how_to_write_it() -> None:
+    with pytest.raises(Misused, match="--evaluate fgsm:clamp") as caught:
+        measure_of("fgsm:clamp")
+    assert "--evaluate boundary:samples=64" in caught.value.hint
 
 
 @pytest.mark.parametrize("assignment", ["seed", "methods.7.temperature=1", "a..b=1", "=1", "seed.x=1"])

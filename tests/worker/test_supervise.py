@@ -26,7 +26,9 @@ def test_a_job_succeeds_with_its_curve_its_measurements_and_its_files(lab: Lab) 
     assert "teacher.safetensors" in job.result["files"]
     assert [event.data["phase"] for event in lab.events(id, "phase")] == ["staging", "train"]
     assert lab.steps(id) == list(range(1, 21))
-    assert lab.events(id, "evaluated")[0].data["values"] == {"accuracy": 0.5}
+    measured = lab.events(id, "evaluated")[0].data
+    assert measured["values"] == {"accuracy": 0.5}
+    assert measured["curves"] == {"fgsm": {"epsilon": [0.0, 0.1], "accuracy": [0.5, 0.25]}}
     (artifact,) = assets.list_artifacts(lab.database, lab.tenant, id)
     assert (artifact.name, artifact.format, artifact.facts) == ("model.safetensors", "safetensors", {"max_abs_diff": 0.0})
     assert b"".join(lab.blobs.get(artifact.sha256)) == b"weights" * 1000

@@ -104,7 +104,7 @@ def run(toy: dict[str, Any], runtime: dict[str, Any]) -> None:
         if toy.get("every") and done % toy["every"] == 0:
             keep(done)
         time.sleep(toy.get("pause", 0.0))
-    tell(Evaluated(0, 1, done, "test", {"accuracy": 0.5}))
+    tell(Evaluated(0, 1, done, "test", {"accuracy": 0.5}, {"fgsm": {"epsilon": [0.0, 0.1], "accuracy": [0.5, 0.25]}}))
     weights = written("out/export/model.safetensors", b"weights" * 1000)
     if toy.get("lie"):
         weights = replace(weights, **toy["lie"])

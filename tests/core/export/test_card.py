@@ -33,6 +33,31 @@ def test_a_teacher_that_was_not_measured_has_no_accuracy() -> None:
     assert "| teacher | not measured |  | 24,058 |  |" in page
 
 
+def test_curves_are_tables_with_epsilon_across() -> None:
+    fgsm = {"epsilon": [0.0, 0.002], "accuracy": [0.9125, 0.5]}
+    noise = {"epsilon": [0.0, 0.01], "accuracy": [0.9125, 0.7], "sd": [0.0, 0.0125]}
+    page = card(facts_of(curves={"student": {"fgsm": fgsm, "parameter_noise": noise}, "teacher": {"fgsm": fgsm}}), MEASURED, VERSIONS)
+    assert (
+        "(FGSM):\n\n| epsilon, data units | 0 | 0.002 |\n|---|---:|---:|\n| student | 91.25 | 50.00 |\n| teacher | 91.25 | 50.00 |\n"
+        in page
+    )
+    assert "| epsilon | 0 | 0.01 |\n|---|---:|---:|\n| student | 91.25 ± 0.00 | 70.00 ± 1.25 |\n\n## Load it" in page
+
+
+def test_a_boundary_is_told_with_its_pairs_and_as_our_reconstruction() -> None:
+    test = {"accuracy": 0.9125, "n": 360, "boundary_tried": 256, "boundary_pairs": 250}
+    page = card(facts_of(test={**test, "magsim": 0.7343, "angsim": 0.4342}), MEASURED, VERSIONS)
+    assert "MagSim 0.734, AngSim 0.434, where both attacks reached it, which is on 250 of 256 samples" in page
+    assert "reconstruction" in page
+    assert "nothing to compare" in card(facts_of(test={**test, "boundary_pairs": 0}), MEASURED, VERSIONS)
+
+
+def test_what_was_not_asked_for_is_not_mentioned() -> None:
+    page = card(facts_of(), MEASURED, VERSIONS)
+    assert "says little about another.\n\n## Load it" in page
+    assert "epsilon" not in page
+
+
 @pytest.mark.parametrize(
     ("normalization", "line"),
     [

@@ -28,6 +28,7 @@ def facts_of(**changes: Any) -> Facts:
         range=(0.0, 1.0),
         test={"accuracy": 0.9125, "loss": 0.31, "n": 360},
         teacher={"accuracy": 0.975, "n": 360, "parameters": 24_058, "bytes": 98_000},
+        curves={},
         spec={"name": "digits, small", "methods": [{"name": "kd", "temperature": 4.0}], "recipe": {"epochs": 30}, "seed": 7},
         seed=7,
         epochs=30,

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from core.anatomy import measure
+from core.data import Domain
 from core.method import Method, Scene
 from core.methods.ab import AB
 from core.methods.at import AT
+from core.methods.bss import BSS
 from core.methods.fitnet import Fitnet
 from core.methods.fsp import FSP
 from core.methods.jacobian import Slope
@@ -70,6 +72,14 @@ def term(method: Method, *, teacher: int, student: int) -> Any:
     return weighted.term.double()
 
 
+def plain(w1: Any, b1: Any, w2: Any) -> Tapped:
+    """The network of one hidden layer that has these weights, in float64; the bias of its logits is 0."""
+    network = parse({"family": "mlp", "input": [5], "hidden": [len(w1)], "classes": len(w2)}).build().double()
+    weights = {"linear1.weight": w1, "linear1.bias": b1, "fc.weight": w2, "fc.bias": np.zeros(len(w2))}
+    network.load_state_dict({name: tensor(values) for name, values in weights.items()})
+    return Tapped(network)
+
+
 def test_kd() -> None:
     case = INPUTS["kd"]
     student, teacher = tensor(case["student"], learns=True), tensor(case["teacher"])
@@ -114,13 +124,20 @@ def test_ab() -> None:
 
 def test_jacobian() -> None:
     case = INPUTS["jacobian"]
-    networks = []
-    for w1, b1, w2 in (case["student"], case["teacher"]):
-        network = parse({"family": "mlp", "input": [5], "hidden": [len(w1)], "classes": 3}).build().double()
-        weights = {"linear1.weight": w1, "linear1.bias": b1, "fc.weight": w2, "fc.bias": np.ones(3)}
-        network.load_state_dict({name: tensor(values) for name, values in weights.items()})
-        networks.append(Tapped(network))
-    student, teacher = networks
+    student, teacher = (plain(*case[name]) for name in ("student", "teacher"))
     found = look(Slope((), "label"), student, teacher.requires_grad_(False), tensor(case["x"]), tensor(case["y"]))
     weights = dict(student.network.named_parameters())
     compare("jacobian", found, w1=weights["linear1.weight"], w2=weights["fc.weight"])
+
+
+@pytest.mark.parametrize("variant", ["corrected", "official"])
+def test_bss(variant: str) -> None:
+    case = INPUTS[f"bss {variant}"]
+    student, teacher = (plain(*case[name]) for name in ("student", "teacher"))
+    x, domain = tensor(case["x"]), Domain(-4.0, 4.0, (0.0,), (case["std"],))
+    shown, theirs = student(x), teacher.requires_grad_(False)(x)
+    made = term(BSS.model_validate({"variant": variant}), teacher=4, student=4)
+    index = torch.arange(len(x))
+    found = made(Scene(x, theirs.logits.argmax(1), index, shown, theirs, student, teacher, None, torch.tensor(0), domain))
+    weights = dict(student.network.named_parameters())
+    compare(f"bss {variant}", found, w1=weights["linear1.weight"], w2=weights["fc.weight"])

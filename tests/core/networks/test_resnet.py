@@ -49,6 +49,12 @@ def test_width_multiplies_every_channel_count() -> None:
     assert anatomy.parameters == stem + layers + 256 * 10 + 10
 
 
+def test_the_shortcuts_gradient_keeps_the_memory_format() -> None:
+    x = torch.rand(2, 4, 6, 6).to(memory_format=torch.channels_last).requires_grad_()
+    (gradient,) = torch.autograd.grad(Pad(4, 8, 2)(x).square().sum(), x)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_the_shortcut_takes_every_second_pixel_and_pads_the_channels_on_both_sides() -> None:
     x = torch.arange(2 * 3 * 3, dtype=torch.float32).reshape(1, 2, 3, 3)
     got = Pad(2, 4, 2)(x)

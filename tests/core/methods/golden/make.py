@@ -143,6 +143,40 @@ def jacobian(
     return float(((u - v) ** 2).sum(1).mean()), {"w1": of_w1, "w2": of_w2}
 
 
+def answers(x: Array, w1: Array, b1: Array, w2: Array) -> Array:
+    """(B, C): the logits w2 relu(w1 x + b1)."""
+    return np.maximum(x @ w1.T + b1, 0) @ w2.T
+
+
+def bss(
+    x: Array, student: tuple[Array, Array, Array], teacher: tuple[Array, Array, Array], temperature: float, *, std: float, official: bool
+) -> tuple[float, dict[str, Array]]:
+    """Heo 2019: KL(p || q) at the boundary samples, mean over these, of two classes (so that the target is no matter of chance), where the
+    label is the teacher's answer. `std` is the deviation of data with mean 0, which the official step and clip are made of.
+    """
+    found = []
+    for sample in x:
+        base = int(answers(sample[None], *teacher)[0].argmax())
+        if answers(sample[None], *student)[0].argmax() != base:
+            continue
+        at = sample
+        for _ in range(10):
+            logits = answers(at[None], *teacher)[0]
+            if logits.argmax() != base:
+                break
+            away = np.subtract(*(slope(at[None], np.array([k]), *teacher)[0][0] for k in (1 - base, base)))
+            length = np.linalg.norm(away)
+            size = (logits[base] - logits[1 - base] + 1e-4) / length * (0.3 * std if official else 1 / length)
+            at = np.clip(at + size * away, *((-2.5 * std, 2.5 * std) if official else (-4.0, 4.0)))
+        if official or answers(at[None], *teacher)[0].argmax() != base:
+            found.append(at)
+    moved, (w1, b1, w2) = np.array(found), student
+    p, q = (softmax(answers(moved, *weights) / temperature) for weights in (teacher, student))
+    down = (q - p) / temperature / len(moved)
+    hidden = np.maximum(moved @ w1.T + b1, 0)
+    return float((p * np.log(p / q)).sum() / len(moved)), {"w1": ((down @ w2) * (hidden > 0)).T @ moved, "w2": down.T @ hidden}
+
+
 def network(name: str, hidden: int) -> tuple[Array, Array, Array]:
     """w1, b1 and w2 of a network from 5 features over some hidden units to 3 logits."""
     return draw(f"{name} w1", hidden, 5), draw(f"{name} b1", hidden), draw(f"{name} w2", 3, hidden)
@@ -150,6 +184,7 @@ def network(name: str, hidden: int) -> tuple[Array, Array, Array]:
 
 def inputs() -> dict[str, dict[str, Any]]:
     """What each case is computed from, by the names of the arguments."""
+    two = {name: (w1, b1, w2[:2]) for name, (w1, b1, w2) in (("student", network("learner", 6)), ("teacher", network("tutor", 8)))}
     regressor = {"weight": draw("regressor", 2, 3, 3, 2), "bias": draw("bias", 2)}
     hint = {"guided": draw("guided", 2, 3, 5, 4), "hint": draw("hint", 2, 2, 3, 3), **regressor}
     return {
@@ -168,11 +203,14 @@ def inputs() -> dict[str, dict[str, Any]]:
             "student": network("student", 6),
             "teacher": network("teacher", 8),
         },
+        "bss corrected": {"x": draw("x", 12, 5), **two, "temperature": 3.0, "std": 0.8, "official": False},
+        "bss official": {"x": draw("x", 12, 5), **two, "temperature": 3.0, "std": 0.8, "official": True},
     }
 
 
 LOSSES: dict[str, Callable[..., tuple[float, dict[str, Array]]]] = {
     "kd": kd, "fitnet corrected": fitnet, "fitnet official": fitnet, "at": at, "fsp": fsp, "ab": ab, "jacobian": jacobian,
+    "bss corrected": bss, "bss official": bss,
 }  # fmt: skip
 
 

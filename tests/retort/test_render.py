@@ -1,0 +1,38 @@
+"""What a person reads of a job."""
+
+import io
+import json
+
+from rich.console import Console
+
+from retort.client import Client
+from retort.render import job
+from tests.retort.stage import Answer, script, stage
+
+
+def test_curves_are_shown_with_epsilon_across_and_a_boundary_with_its_pairs() -> None:
+    fgsm = {"epsilon": [k / 500 for k in range(10)], "accuracy": [0.915, *[0.5] * 9]}
+    noise = {"epsilon": [k / 100 for k in range(10)], "accuracy": [0.915, *[0.25] * 9], "sd": [0.0, *[0.125] * 9]}
+    sides = {"student": {"fgsm": fgsm, "parameter_noise": noise}, "teacher": {"fgsm": fgsm}}
+    test = {
+        "accuracy": 0.915,
+        "n": 600,
+        "boundary_tried": 256,
+        "boundary_pairs": 250,
+        "magsim": 0.75,
+        "angsim": 0.5,
+        "boundary_distance": 0.3,
+    }
+    result = {"test": test, "teacher": {"accuracy": 0.98, "boundary_distance": 0.4}, "curves": sides}
+    shown = Console(width=80, file=io.StringIO())
+    raw = {"id": "job_1", "name": "small", "status": "succeeded", "is_terminal": True, "result": result}
+    with stage(script(Answer(200, json.dumps(raw).encode()))) as service:
+        shown.print(job(Client(service.url, key="k").jobs.get("job_1")))
+    lines = [line.split() for line in shown.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert ["epsilon", "0", *(f"{k / 500:g}" for k in range(1, 10))] in lines
+    assert lines.count(["student", "0.915", *["0.500"] * 9]) == lines.count(["teacher", "0.915", *["0.500"] * 9]) == 1
+    assert ["student", "0.915", *["0.250"] * 9] in lines
+    assert ["sd", "0.000", *["0.125"] * 9] in lines
+    assert ["boundary", "pairs", "250", "of", "256", "tried"] in lines
+    assert ["MagSim,", "AngSim", "0.750,", "0.500"] in lines
+    assert ["boundary", "distance", "0.3,", "the", "teacher's", "0.4"] in lines
