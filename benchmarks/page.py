@@ -53,6 +53,8 @@ def page(result: Mapping[str, Any]) -> str:
         *([f"In all columns here: {'; '.join(result['changes'])}."] if result["changes"] else []),
         *([f"What ran: {'; '.join(_ran(result['runs']))}."] if _ran(result["runs"]) else []),
         f"Published errors: {result['source']}.",
+        "What is known of the published setting, and what is our choice:",
+        "\n".join(f"- {note.strip()}" for note in result["notes"]),
         f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, "
         f"torch {machine['versions']['torch']}, commit {machine['commit']}.",
     ]

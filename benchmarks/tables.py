@@ -51,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "title": published.title,
         "source": published.source,
         "published_data": published.data,
+        "notes": [published.note, *(f"{row.title}: {row.note}" for row in table.rows.values() if row.note)],
         "data": {"name": options.data.name.partition(".")[0], "counts": dict(report.counts), "input": list(report.input)},
         "scale": scale.name,
-        "changes": changes(scale, table),
+        "changes": changes(scale, options.name, published),
         **measure(table, scale, bed, range(options.seeds)),
         "machine": machine.describe(),
     }

@@ -126,9 +126,10 @@ def test_the_page_tells_figures_published_ones_and_what_was_changed() -> None:
             "title": table.title,
             "source": "a paper",
             "published_data": table.data,
+            "notes": ["Epsilon is one for all."],
             "data": {"name": "halves", "counts": {"train": 64, "test": 32}},
             "scale": "tiny",
-            "changes": changes(SMALL, table),
+            "changes": changes(SMALL, "ab_epochs", table),
             "seeds": [0, 1, 2],
             "columns": {"1+5": {"here": words(table.columns["1+5"]), "published": words(tables()["ab_epochs"].columns["1+5"])}},
             "rows": {name: row.title for name, row in table.rows.items()},
@@ -143,9 +144,10 @@ def test_the_page_tells_figures_published_ones_and_what_was_changed() -> None:
     assert "| AB+KD | -3.50 (n = 2) |" in told
     assert "| none | +2.00 [-0.48, +4.48] |" in told
     here = "1+5 epochs, 32 images, batch 16, WRN-10-1 with stem stride 2 to WRN-10-1 with stem stride 4"
-    assert "In all columns here: teachers' recipe: epochs 6;" in told
-    assert "at with weight" not in told  # there is no such row
+    assert "In all columns here: at with weight 30.0;" in told
+    assert "; teachers' recipe: epochs 6;" in told
     assert "| column | here | published (CIFAR-10) |" in told
+    assert "\n- Epsilon is one for all.\n" in told
     assert "MagSim" not in told
     assert "What ran" not in told
     assert f"| 1+5 | {here} | 1+5 epochs, all images, WRN-22-4 to WRN-16-2 |" in told
@@ -167,6 +169,7 @@ def test_what_else_was_measured_stands_beside_the_errors() -> None:
             "title": "t",
             "source": "a paper",
             "published_data": "Moon",
+            "notes": [],
             "data": {"name": "halves", "counts": {"train": 64, "test": 32}},
             "scale": "full",
             "changes": [],
@@ -199,7 +202,7 @@ def test_a_teacher_is_trained_as_its_table_says_but_for_what_the_scale_says() ->
     assert FULL.recipe(ab) == {**ab.spec["recipe"], "task_weight": 1.0, "epochs": 120}
     assert (FULL.recipe(few)["epochs"], FULL.recipe(few)["optimizer"]["lr"]) == (10, 0.05)
     assert SMALL.recipe(few)["epochs"] == 6
-    assert "teachers' recipe: epochs 10" in changes(FULL, few)
+    assert "teachers' recipe: epochs 10" in changes(FULL, "few_data_fashion_mnist", few)
 
 
 def test_a_student_that_nobody_taught_has_a_teacher_where_more_than_accuracy_is_measured(bed: Bed) -> None:
