@@ -45,10 +45,10 @@ def page(result: Mapping[str, Any]) -> str:
             f"- {teacher['network']}: {teacher['error']:.2f} % test error after {teacher['epochs']} epochs on {teacher['images']:,} images"
             for teacher in result["teachers"]
         ),
-        "What each column is, and what was published:",
+        "What each column is here, and at full scale:",
         _table(
-            ("column", "here", f"published ({result['published_data']})"),
-            [(name, column["here"], column["published"]) for name, column in result["columns"].items()],
+            ("column", "here", f"full scale ({result['published_data']})"),
+            [(name, column["here"], column["full"]) for name, column in result["columns"].items()],
         ),
         *([f"In all columns here: {'; '.join(result['changes'])}."] if result["changes"] else []),
         *([f"What ran: {'; '.join(_ran(result['runs']))}."] if _ran(result["runs"]) else []),
@@ -99,7 +99,7 @@ def _ran(runs: Iterable[Mapping[str, Any]]) -> list[str]:
     forms = Counter(
         f"{term} with {name} {value}" for run in runs for term, facts in run.get("terms", {}).items() for name, value in facts.items()
     )
-    return [f"{form} in {n} trainings" for form, n in sorted(forms.items())]
+    return [f"{form} in {n} training{'s'[: n > 1]}" for form, n in sorted(forms.items())]
 
 
 def _difference(found: Mapping[str, Any] | None) -> str:

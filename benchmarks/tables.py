@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "machine": machine.describe(),
     }
     for name, column in result["columns"].items():
-        column["published"] = words(published.columns[name])
+        column["full"] = words(published.columns[name])
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
     told = page(result)

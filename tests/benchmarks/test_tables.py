@@ -131,7 +131,7 @@ def test_the_page_tells_figures_published_ones_and_what_was_changed() -> None:
             "scale": "tiny",
             "changes": changes(SMALL, "ab_epochs", table),
             "seeds": [0, 1, 2],
-            "columns": {"1+5": {"here": words(table.columns["1+5"]), "published": words(tables()["ab_epochs"].columns["1+5"])}},
+            "columns": {"1+5": {"here": words(table.columns["1+5"]), "full": words(tables()["ab_epochs"].columns["1+5"])}},
             "rows": {name: row.title for name, row in table.rows.items()},
             "teachers": [{"network": "WRN-10-1", "error": 12.5, "epochs": 2, "images": 64}],
             "cells": summarise(table, RUNS),
@@ -146,7 +146,7 @@ def test_the_page_tells_figures_published_ones_and_what_was_changed() -> None:
     here = "1+5 epochs, 32 images, batch 16, WRN-10-1 with stem stride 2 to WRN-10-1 with stem stride 4"
     assert "In all columns here: at with weight 30.0;" in told
     assert "; teachers' recipe: epochs 6;" in told
-    assert "| column | here | published (CIFAR-10) |" in told
+    assert "| column | here | full scale (CIFAR-10) |" in told
     assert "\n- Epsilon is one for all.\n" in told
     assert "MagSim" not in told
     assert "What ran" not in told
@@ -174,7 +174,7 @@ def test_what_else_was_measured_stands_beside_the_errors() -> None:
             "scale": "full",
             "changes": [],
             "seeds": [0, 1, 2],
-            "columns": {"1+5": {"here": "a", "published": "b"}},
+            "columns": {"1+5": {"here": "a", "full": "b"}},
             "rows": {name: row.title for name, row in table.rows.items()},
             "teachers": [],
             "cells": cells,
@@ -185,9 +185,9 @@ def test_what_else_was_measured_stands_beside_the_errors() -> None:
     assert "| KD | 0.600 ± 0.141 |" in told
     assert "| KD | 200.0 |" in told
     assert "AngSim" not in told
-    assert "published (Moon)" in told
+    assert "full scale (Moon)" in told
     assert "In all columns" not in told
-    assert "What ran: wasserstein with form double_backward in 1 trainings; wasserstein with form tangent in 2 trainings." in told
+    assert "What ran: wasserstein with form double_backward in 1 training; wasserstein with form tangent in 2 trainings." in told
 
 
 def test_networks_are_told_by_what_their_families_are_called_by() -> None:

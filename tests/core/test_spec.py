@@ -125,7 +125,7 @@ def test_a_preset_is_a_job_spec_without_ids_and_says_its_source(name: str) -> No
     assert len(preset.pop("note")) > 40
     dataset = {"id": "ds_1", **preset.pop("dataset", {})}
     spec = JobSpec.model_validate({**preset, "teacher": "tch_1", "student": {"architecture": "arc_1"}, "dataset": dataset})
-    assert spec.methods or spec.measures != ("accuracy",)
+    assert spec.methods or spec.measures != ("accuracy",) or "published" in presets()[name]  # the row without a teacher
 
 
 def test_the_preset_of_anti_distillation_measures_as_its_published_code_does() -> None:
