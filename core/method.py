@@ -82,6 +82,13 @@ class Term(nn.Module):
         """Scalars measured once an epoch on held-out data, in eval mode and without gradients; reported as means over the samples."""
         return {}
 
+    def facts(self) -> Mapping[str, Any]:
+        """What the job's result says of this term once it has run in the training, as plain JSON values: {"form": "tangent"}.
+
+        A function of job and networks alone: after a resume the term runs at least once more, and must say the same.
+        """
+        return {}
+
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
         loss: Tensor = super().__call__(*args, **kwargs)
         return loss

@@ -74,6 +74,8 @@ def job(one: Job) -> RenderableType:
     for name, shown in {"test accuracy": _accuracy(test), "teacher's": _accuracy(teacher), **_boundary(test, teacher)}.items():
         if shown:
             table.add_row(name, shown)
+    for term, facts in (result.get("terms") or {}).items():
+        table.add_row(term, ", ".join(f"{name} {value}" for name, value in facts.items()))
     if result.get("parameters"):
         table.add_row("parameters", f"{result['parameters']:,}")
     if result.get("bytes"):

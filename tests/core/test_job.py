@@ -122,6 +122,8 @@ SUM: dict[str, Any] = {
         {"name": "fsp", "epochs": 1, "connectors": True, "lr": 0.01},
         {"name": "at"},
         {"name": "jacobian"},
+        {"name": "bss"},
+        {"name": "wasserstein", "epsilon": 0.01},
         {"name": "kd"},
     ],
 }
@@ -150,6 +152,7 @@ def test_a_sum_of_all_methods_killed_in_every_fit_ends_with_the_same_bytes(tmp_p
     assert student(folder) == student(undisturbed)
     assert {**told, **last.steps} == whole.steps
     assert last.result == whole.result
+    assert last.result["terms"] == {"wasserstein": {"form": "tangent"}}
 
 
 def test_a_child_that_is_told_to_stop_keeps_a_checkpoint_and_resumes_to_the_same_bytes(whole: tuple[Path, Ended], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from core.methods.fitnet import Fitnet
 from core.methods.fsp import FSP
 from core.methods.jacobian import Jacobian
 from core.methods.kd import KD
+from core.methods.wasserstein import Wasserstein
 from core.networks import parse
 from core.optim import SGD, Recipe
 from tests.core import toys
@@ -20,6 +21,7 @@ from tests.core.toys import spec
 
 TWO_STEPS = Recipe(epochs=1, batch_size=8, optimizer=SGD(lr=0.02))
 AB_, FITNET, FSP_ = AB(epochs=1), Fitnet(epochs=1), FSP(epochs=1, connectors=True)
+WASSERSTEIN = Wasserstein(epsilon=0.01)
 
 
 def refusal(*methods: Method, **more: Any) -> Refused:
@@ -41,6 +43,8 @@ def refusal(*methods: Method, **more: Any) -> Refused:
         ([BSS(), KD()], [["bss", "kd", "task"]]),
         ([FSP_, BSS()], [["fsp"], ["bss", "task"]]),
         ([AB_, BSS(variant="official"), AT(), KD()], [["ab"], ["at", "bss", "kd", "task"]]),
+        ([WASSERSTEIN, KD()], [["kd", "task", "wasserstein"]]),
+        ([FITNET, WASSERSTEIN, BSS()], [["fitnet"], ["bss", "task", "wasserstein"]]),
         ([AT(), Jacobian(), KD()], [["at", "jacobian", "kd", "task"]]),
         ([FSP_, KD(), FITNET.model_copy(update={"joint": True}), AB_], [["fsp"], ["ab"], ["fitnet", "kd", "task"]]),
     ],

@@ -23,7 +23,8 @@ def test_curves_are_shown_with_epsilon_across_and_a_boundary_with_its_pairs() ->
         "angsim": 0.5,
         "boundary_distance": 0.3,
     }
-    result = {"test": test, "teacher": {"accuracy": 0.98, "boundary_distance": 0.4}, "curves": sides}
+    terms = {"wasserstein": {"form": "tangent"}}
+    result = {"test": test, "teacher": {"accuracy": 0.98, "boundary_distance": 0.4}, "curves": sides, "terms": terms}
     shown = Console(width=80, file=io.StringIO())
     raw = {"id": "job_1", "name": "small", "status": "succeeded", "is_terminal": True, "result": result}
     with stage(script(Answer(200, json.dumps(raw).encode()))) as service:
@@ -35,4 +36,5 @@ def test_curves_are_shown_with_epsilon_across_and_a_boundary_with_its_pairs() ->
     assert ["sd", "0.000", *["0.125"] * 9] in lines
     assert ["boundary", "pairs", "250", "of", "256", "tried"] in lines
     assert ["MagSim,", "AngSim", "0.750,", "0.500"] in lines
+    assert ["wasserstein", "form", "tangent"] in lines
     assert ["boundary", "distance", "0.3,", "the", "teacher's", "0.4"] in lines
