@@ -173,7 +173,7 @@ class JobCard(BaseModel):
     result: dict[str, Any] | None = Field(
         description=(
             "what came of it: `test` and `teacher` hold the figures on the test split; `curves`, where `evaluate` asked for some, those "
-            "over an epsilon, as columns by `student` and `teacher` and the name of the measure; `terms` says how a term ran where there was a "
+            "over an epsilon, as columns by `student` and `teacher` and the name of the measure; `terms`, how a term ran where there was a "
             'choice, as `{"wasserstein": {"form": "tangent"}}`'
         )
     )

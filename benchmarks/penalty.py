@@ -1,9 +1,9 @@
 """How long a step with an input-gradient penalty takes in the engine, and in a textbook loop with double backward.
 
-`python -m benchmarks.penalty [--rounds 9] [--threads 2] [--out FILE]`: batches of 64 on WRN-16-2 and on a convnet, each taught by a network of
-its own size, fp32. The engine's step has the method `wasserstein` on the whole batch, in either form, and on a quarter of it. The loop has
-its one batch at hand, where the engine reads and normalises at every step. Before anything is timed both compute loss and gradient from the
-same weights and batch; where they differ the script fails.
+`python -m benchmarks.penalty [--rounds 9] [--threads 2] [--out FILE]`: batches of 64 on WRN-16-2 and on a convnet, each taught by a network
+of its own size, fp32. The engine's step has the method `wasserstein` on the whole batch, in either form, and on a quarter of it. The loop
+has its one batch at hand, where the engine reads and normalises at every step. Before anything is timed both compute loss and gradient from
+the same weights and batch; where they differ the script fails.
 """
 
 import argparse
@@ -41,8 +41,9 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 TARGETS = {"auto": 1.0, "auto, a quarter of the batch": 1.6}
 """How many times as fast as the loop the engine's step is to be, on WRN-16-2."""
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-2}
-"""How far loss and gradient may be from the loop's, relative (of the gradient the length of the difference): in float32 an activation within
-rounding of 0 is on in one and off in the other.
+"""How far loss and gradient may be from the loop's, relative (of the gradient the length of the difference).
+
+In float32 an activation within rounding of 0 is on in one and off in the other.
 """
 
 
@@ -96,7 +97,8 @@ class Textbook:
         self.student.eval()
         leaf = self.x.clone().requires_grad_()
         (slope,) = torch.autograd.grad(_soft(self.student(leaf), self.teacher(leaf)).sum(), leaf, create_graph=True)
-        return (slope / self.std.view(-1, 1, 1)).flatten(1).norm(dim=1).mean()
+        norms: Tensor = torch.linalg.vector_norm((slope / self.std.view(-1, 1, 1)).flatten(1), dim=1)
+        return norms.mean()
 
 
 def equal(case: Case) -> dict[str, dict[str, float]]:

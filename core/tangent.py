@@ -62,7 +62,8 @@ def linearise(network: Tapped, x: Tensor) -> tuple[View, Along]:
 
     def along(direction: Tensor) -> View:
         with network.quiet(), _Replay(calls):
-            return network(direction)
+            moved: View = network(direction)
+        return moved
 
     return shown, along
 
@@ -151,7 +152,7 @@ def _layer(function: Any, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor |
     return lambda u, *_, **__: function(u, weight, None, *rest, **named)
 
 
-def _batch_norm(
+def _batch_norm(  # noqa: PLR0917 -- as torch calls it
     function: Any, out: Tensor, x: Tensor, mean: Tensor | None, var: Tensor | None, weight: Tensor | None = None,
     bias: Tensor | None = None, training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
 ) -> Replay | None:  # fmt: skip
@@ -166,7 +167,9 @@ def _relu(function: Any, out: Tensor, x: Tensor, inplace: bool = False) -> Repla
     return None if inplace else lambda u, *_, **__: torch.ops.aten.threshold_backward(u, open_, 0)
 
 
-def _hardtanh(function: Any, out: Tensor, x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Replay | None:
+def _hardtanh(  # noqa: PLR0917 -- as torch calls it
+    function: Any, out: Tensor, x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Replay | None:
     entered = x.detach()
     return None if inplace else lambda u, *_, **__: torch.ops.aten.hardtanh_backward(u, entered, min_val, max_val)
 
@@ -175,11 +178,15 @@ def _relu6(function: Any, out: Tensor, x: Tensor, inplace: bool = False) -> Repl
     return _hardtanh(function, out, x, 0.0, 6.0, inplace)
 
 
-def _dropout(function: Any, out: Tensor, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Replay | None:
+def _dropout(  # noqa: PLR0917 -- as torch calls it
+    function: Any, out: Tensor, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Replay | None:
     return None if training else function
 
 
-def _pad(function: Any, out: Tensor, x: Tensor, pad: Any, mode: str = "constant", value: float | None = None) -> Replay | None:
+def _pad(  # noqa: PLR0917 -- as torch calls it
+    function: Any, out: Tensor, x: Tensor, pad: Any, mode: str = "constant", value: float | None = None
+) -> Replay | None:
     return None if value else function
 
 
@@ -188,8 +195,15 @@ def _picked(places: Tensor) -> Replay:
 
 
 _MAKERS: dict[str, Callable[..., Replay | None]] = {
-    "conv2d": _layer, "linear": _layer, "batch_norm": _batch_norm, "relu": _relu, "relu6": _relu6, "hardtanh": _hardtanh, "dropout": _dropout, "pad": _pad,
-}  # fmt: skip
+    "batch_norm": _batch_norm,
+    "conv2d": _layer,
+    "dropout": _dropout,
+    "hardtanh": _hardtanh,
+    "linear": _layer,
+    "pad": _pad,
+    "relu": _relu,
+    "relu6": _relu6,
+}
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -132,7 +132,8 @@ class Ball(Term):
         (gradient,) = torch.autograd.grad(outputs, x, (student, teacher), create_graph=double, retain_graph=True)
         flat, order = gradient.flatten(1), 1 if method.norm == "l1" else 2
         if along is None or theirs_along is None:
-            return torch.linalg.vector_norm(flat, order, dim=1).mean()
+            norms: Tensor = torch.linalg.vector_norm(flat, order, dim=1)
+            return norms.mean()
         # The norm is the derivative along its own steepest direction, and so is its gradient with that direction held fixed.
         lengths = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
         direction = flat.sign() if method.norm == "l1" else flat / lengths.clamp_min(torch.finfo(flat.dtype).tiny)

@@ -60,7 +60,7 @@ L2, L1 = 8 * (5**0.5 + 10**0.5) / 2, 8 * (3 + 4) / 2
 def test_of_linear_networks_the_penalty_is_the_closed_form(form: str, norm: str, penalty: float) -> None:
     student, teacher, x = linear(*S), linear(*T).requires_grad_(False), torch.tensor(X).double()
     shown = scene(student, teacher, x)
-    loss = Ball(Wasserstein(loss="mse", epsilon=0.5, norm=norm, form=form))(shown)  # type: ignore[arg-type]
+    loss = Ball(Wasserstein(loss="mse", epsilon=0.5, norm=norm, form=form))(shown)
     assert loss.item() == pytest.approx(30 + 0.5 * penalty)
     assert shown.notes["wasserstein.penalty"].item() == pytest.approx(penalty)
     assert shown.notes["wasserstein.ratio"].item() == pytest.approx(0.5 * penalty / 30)
@@ -78,7 +78,7 @@ def test_of_linear_networks_the_penalty_is_the_closed_form(form: str, norm: str,
 def test_the_derivative_is_total_the_teacher_moves_with_the_image_too(form: str) -> None:
     student, teacher, x = linear([2.0], [0.0]), linear([-1.0], [0.0]), torch.tensor([[1 / 3]]).double()
     shown = scene(student, teacher.requires_grad_(False), x)
-    Ball(Wasserstein(loss="mse", form=form))(shown)  # type: ignore[arg-type]
+    Ball(Wasserstein(loss="mse", form=form))(shown)
     # l = 9x^2, dl/dx = 18x = 6; with the teacher held still it would be 2 (s - t) 2 = 4.
     assert shown.notes["wasserstein.penalty"].item() == pytest.approx(6.0)
 
