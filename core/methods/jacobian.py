@@ -16,8 +16,9 @@ each network's own normalisation.
 Use it, beside `kd`, where data are few: a gradient says more of a sample than its logits do. The published weights and
 layers could not be read; the weight 1 and the last stage are ours.
 
-Cost: a second forward pass and a double backward pass of the student, and a forward and a backward pass of the teacher:
-two to three times a plain step. Nothing of it can be cached, and it is computed in fp32.
+Cost: a second forward pass of the student, and for the gradient of its gradient double backward or, the form `tangent`, one
+more pass on a direction; a forward and a backward pass of the teacher. Both forms are exact; `auto` takes the tangent where
+every layer has one, and the job's result says which ran. Nothing of it can be cached, and it is computed in fp32.
 
 Two unit vectors along (3, 4) and (4, 3), whose cosine is 24/25:
 
@@ -28,8 +29,8 @@ Two unit vectors along (3, 4) and (4, 3), whose cosine is 24/25:
 Reference: S. Srinivas, F. Fleuret, Knowledge Transfer with Jacobian Matching, ICML 2018.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -38,7 +39,8 @@ from torch import Tensor
 from core.anatomy import Anatomy, join
 from core.errors import Refused
 from core.method import Lesson, Method, Scene, Term, Weight, Weighted
-from core.taps import Pair, Tap, Tapped, View
+from core.tangent import Form, look
+from core.taps import Pair, Tap, View
 
 Output = Literal["label", "teacher", "maps"]
 
@@ -64,6 +66,9 @@ class Jacobian(Method):
     pairs: tuple[Pair, ...] = Field(
         (), max_length=8, description="[teacher tap, student tap], maps of equal size, for `maps`; the last stage when left out."
     )
+    form: Form = Field(
+        "auto", description="How the student's gradient is differentiated; both are exact. `auto`: the tangent, where every layer has one."
+    )
 
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """One term, `jacobian`, beside the task."""
@@ -71,13 +76,13 @@ class Jacobian(Method):
         if self.output == "maps":
             joints = join(self.pairs, teacher, student, "out", maps=True, same_size=True)
             pairs = [joint.pair for joint in (joints if self.pairs else joints[-1:])]
-            return Lesson(train={"jacobian": Weighted(Slope(pairs, self.output), self.weight)})
+            return Lesson(train={"jacobian": Weighted(Slope(pairs, self.output, self.form), self.weight)})
         if self.pairs:
             raise Refused("/pairs", f"the output {self.output!r} is a logit, no map", hint='"output": "maps", or no pairs')
         if teacher.classes != student.classes:
             reason = f"the teacher has {teacher.classes} outputs, the student {student.classes}, and one logit of both is compared"
             raise Refused("/output", reason, hint='"output": "maps" compares features')
-        return Lesson(train={"jacobian": Weighted(Slope((), self.output), self.weight)})
+        return Lesson(train={"jacobian": Weighted(Slope((), self.output, self.form), self.weight)})
 
 
 class Slope(Term):
@@ -87,34 +92,47 @@ class Slope(Term):
     differentiates_input = True
     optimum = 0.0
 
-    def __init__(self, pairs: Sequence[Pair], output: Output) -> None:
+    def __init__(self, pairs: Sequence[Pair], output: Output, form: Form = "auto") -> None:
         super().__init__()
         self.teacher_taps = tuple(pair.teacher for pair in pairs)
         self.student_taps = tuple(pair.student for pair in pairs)
-        self.output = output
+        self.output, self.form = output, form
+        self.ran: Form | None = None
 
     def forward(self, scene: Scene) -> Tensor:
         assert scene.teacher is not None
-        (x, shown), (theirs_x, theirs) = _look(scene.student, scene.x), _look(scene.teacher, scene.x)
+        x, theirs_x = (scene.x.detach().requires_grad_() for _ in range(2))  # the step's own forward pass stays an ordinary one
+        (shown, along), (theirs, _) = look(scene.student, x, self.form), look(scene.teacher, theirs_x, "double_backward")
+        self.ran = "double_backward" if along is None else "tangent"
         found = []
         for k in range(max(1, len(self.teacher_taps))):
-            ours, target = self._values(shown, self.student_taps[k : k + 1]), self._values(theirs, self.teacher_taps[k : k + 1])
+            taps = self.student_taps[k : k + 1]
+            ours, target = self._values(shown, taps), self._values(theirs, self.teacher_taps[k : k + 1])
             place = scene.y if self.output == "label" else target.argmax(1)
-            (slope,) = torch.autograd.grad(_chosen(ours, place), x, create_graph=True)
             (theirs_slope,) = torch.autograd.grad(_chosen(target, place), theirs_x, retain_graph=k + 1 < len(self.teacher_taps))
-            found.append(distance(slope, theirs_slope))
+            (slope,) = torch.autograd.grad(_chosen(ours, place), x, create_graph=along is None, retain_graph=True)
+            if along is None:
+                found.append(distance(slope, theirs_slope))
+                continue
+            # The gradient of L(J), J the student's slope, is that of v . J with v = dL/dJ held fixed: of the derivative along v.
+            loss = distance(slope.requires_grad_(), theirs_slope)
+            (v,) = torch.autograd.grad(loss, slope)
+            moved = self._moved(shown, along(v), taps)
+            slid = _chosen(moved, place)
+            found.append(loss.detach() + slid - slid.detach())
         return torch.stack(found).sum()
+
+    def facts(self) -> Mapping[str, Any]:
+        """Which form ran for the student."""
+        return {} if self.ran is None else {"form": self.ran}
+
+    def _moved(self, view: View, along: View, taps: tuple[Tap, ...]) -> Tensor:
+        """(B, K): by how much each of `_values` changes along a direction."""
+        return (2 * view.at[taps[0]] * along.at[taps[0]]).mean(1).flatten(1) if taps else along.logits
 
     def _values(self, view: View, taps: tuple[Tap, ...]) -> Tensor:
         """(B, K): the logits, or the attention map at a tap, of which one entry a sample is differentiated."""
         return view.at[taps[0]].square().mean(1).flatten(1) if taps else view.logits
-
-
-def _look(network: Tapped, x: Tensor) -> tuple[Tensor, View]:
-    """What a network shows in eval mode, and the leaf that it was shown: the step's own forward pass stays an ordinary one."""
-    leaf = x.detach().requires_grad_()
-    with network.quiet():
-        return leaf, network(leaf)
 
 
 def _chosen(values: Tensor, place: Tensor) -> Tensor:

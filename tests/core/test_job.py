@@ -152,7 +152,7 @@ def test_a_sum_of_all_methods_killed_in_every_fit_ends_with_the_same_bytes(tmp_p
     assert student(folder) == student(undisturbed)
     assert {**told, **last.steps} == whole.steps
     assert last.result == whole.result
-    assert last.result["terms"] == {"wasserstein": {"form": "tangent"}}
+    assert last.result["terms"] == {"jacobian": {"form": "tangent"}, "wasserstein": {"form": "tangent"}}
 
 
 def test_a_child_that_is_told_to_stop_keeps_a_checkpoint_and_resumes_to_the_same_bytes(whole: tuple[Path, Ended], tmp_path: Path) -> None:

@@ -114,6 +114,26 @@ def test_a_sample_without_a_gradient_costs_the_teachers_length_and_nothing_becom
     assert matched(student, student, [0, 1], x=torch.rand(2, 3)).item() == 0
 
 
+@pytest.mark.parametrize("output", ["label", "teacher", "maps"])
+def test_both_forms_are_one_number_and_one_gradient(output: Output) -> None:
+    pairs = [Pair("relu1", "relu1"), Pair("relu2", "relu2")] if output == "maps" else []
+    found = []
+    for form in ("double_backward", "tangent"):
+        term = Slope(pairs, output, form)
+        student = tapped(Toy(), term.student_taps, seed=1).double().eval()
+        teacher = tapped(Toy(width=6), term.teacher_taps, seed=2).double().eval().requires_grad_(False)
+        torch.manual_seed(0)
+        loss = look(term, student, teacher, torch.rand(4, *toys.SHAPE).double(), torch.tensor([0, 1, 2, 0]))
+        found.append((loss.item(), torch.autograd.grad(loss, list(student.parameters()), allow_unused=True)))
+        assert term.facts() == {"form": form}
+    (value, gradients), (other, others) = found
+    assert other == pytest.approx(value, rel=1e-12)
+    assert any(gradient is not None and gradient.abs().max() > 1e-4 for gradient in gradients)
+    for one, another in zip(gradients, others, strict=True):
+        zero = torch.zeros((), dtype=torch.float64)
+        assert torch.allclose(zero if one is None else one, zero if another is None else another, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("output", LOGIT)
 def test_samples_do_not_meet_and_every_mode_and_statistic_is_given_back(output: Output) -> None:
     student, teacher = tapped(Toy(dropout=0.5), (), seed=1).train(), tapped(Toy(width=6), (), seed=2).eval().requires_grad_(False)
