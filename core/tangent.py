@@ -34,8 +34,8 @@ def look(network: Tapped, x: Tensor, form: Form) -> tuple[View, Along | None]:
     """What a network shows of x in eval mode, and its `linearise`d map; None where double backward is asked for or, with "auto", where a
     layer has no tangent. With "tangent" such a layer is `Refused`.
 
-    "auto" prefers the tangent: a step of double backward took 1.6 to 2.2 times as long (`benchmarks/penalty.py`), because autograd writes
-    the second derivative of a batch norm as a dozen passes over its map. Only a CPU was measured.
+    "auto" prefers the tangent: with double backward a step took 1.7 times as long on WRN-16-2 and 1.5 times on a convnet
+    (`benchmarks/results/penalty.json`). Only a CPU was measured.
     """
     if form != "double_backward":
         try:
@@ -92,7 +92,7 @@ class _Record(TorchFunctionMode):
         if not any(moved):
             self.calls.append(_Call(name, None))
             return function(*args, **named)
-        if name == "max_pool2d" and not named.get("return_indices"):
+        if function is F.max_pool2d and not named.get("return_indices"):  # torch.max_pool2d, of the same name, tells no places
             out, places = function(*args, **{**named, "return_indices": True})
             replay: Replay | None = _picked(places)
         else:
@@ -133,6 +133,8 @@ def _replay(function: Any, args: tuple[Any, ...], named: dict[str, Any], out: An
     tensors = list(_tensors(out))
     if name in _READS and not tensors:
         return None
+    if "rounding_mode" in named or not all(tensor.is_floating_point() for tensor in tensors):
+        raise Nonlinear(name)  # what rounds has steps
     plain = not any(isinstance(value, (int, float)) for value in args[1:2])
     if name in _LINEAR and all_move and (name not in ("add", "sub") or plain):
         return None

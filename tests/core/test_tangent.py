@@ -121,7 +121,14 @@ BENT: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "pad": lambda x: F.pad(x[:, :3], (0, 1), value=2.0),
     "div": lambda x: x / x.mean(1, keepdim=True),
+    "max_pool2d": lambda x: torch.max_pool2d(x[:, None, None], (1, 1)).flatten(1),
+    "to": lambda x: (4 * x).to(torch.int64).to(torch.float32),
 }
+
+
+def test_a_division_that_rounds_has_no_tangent() -> None:
+    with pytest.raises(Nonlinear, match="div"):
+        linearise(Tapped(Plain(lambda x: torch.div(x, 0.3, rounding_mode="floor"))), torch.rand(2, 4))
 
 
 @pytest.mark.parametrize("name", BENT)

@@ -19,6 +19,7 @@ from core.methods.fitnet import Fitnet
 from core.methods.fsp import FSP
 from core.methods.jacobian import Slope
 from core.methods.kd import KD
+from core.methods.wasserstein import Wasserstein
 from core.networks import parse
 from core.taps import Pair, Tapped, View
 from tests.core import toys
@@ -141,3 +142,17 @@ def test_bss(variant: str) -> None:
     found = made(Scene(x, theirs.logits.argmax(1), index, shown, theirs, student, teacher, None, torch.tensor(0), domain))
     weights = dict(student.network.named_parameters())
     compare(f"bss {variant}", found, w1=weights["linear1.weight"], w2=weights["fc.weight"])
+
+
+@pytest.mark.parametrize("form", ["double_backward", "tangent"])
+@pytest.mark.parametrize(("loss", "norm"), [("kl", "l2"), ("mse", "l1")])
+def test_wasserstein(loss: str, norm: str, form: str) -> None:
+    name = f"wasserstein {loss} {norm}"
+    case = INPUTS[name]
+    student, teacher = (plain(*case[one]) for one in ("student", "teacher"))
+    asked = {"loss": loss, "norm": norm, "form": form, "temperature": case["temperature"], "epsilon": case["epsilon"]}
+    made = term(Wasserstein.model_validate(asked), teacher=4, student=4)
+    x = tensor(case["x"])
+    found = look(made, student, teacher.requires_grad_(False), x, torch.zeros(len(x), dtype=torch.int64))
+    weights = dict(student.network.named_parameters())
+    compare(name, found, w1=weights["linear1.weight"], w2=weights["fc.weight"])

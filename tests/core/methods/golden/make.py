@@ -177,6 +177,43 @@ def bss(
     return float((p * np.log(p / q)).sum() / len(moved)), {"w1": ((down @ w2) * (hidden > 0)).T @ moved, "w2": down.T @ hidden}
 
 
+def wasserstein(
+    x: Array,
+    student: tuple[Array, Array, Array],
+    teacher: tuple[Array, Array, Array],
+    temperature: float,
+    epsilon: float,
+    *,
+    kl: bool,
+    l1: bool,
+) -> tuple[float, dict[str, Array]]:
+    """Kong 2020: the mean of l, and epsilon times the mean norm of its gradient by x through both networks; l is T^2 KL(p || q) or the
+    squared distance of the logits.
+    """
+
+    def loss(w1: Array, w2: Array) -> float:
+        ours, total, norms = (w1, student[1], w2), 0.0, []
+        for sample in x:
+            s, t = (answers(sample[None], *weights)[0] for weights in (ours, teacher))
+            q, p = softmax(s / temperature), softmax(t / temperature)
+            if kl:
+                total += temperature**2 * (p * np.log(p / q)).sum()
+                by_s = temperature * (q - p)
+                by_t = temperature * (np.diag(p) - np.outer(p, p)) @ np.log(p / q)  # the derivative of a softmax, and of p log p
+            else:
+                total += ((s - t) ** 2).sum()
+                by_s, by_t = 2 * (s - t), 2 * (t - s)
+            gradient = sum(
+                by @ np.concatenate([slope(sample[None], np.array([k]), *weights)[0] for k in range(len(s))])
+                for by, weights in ((by_s, ours), (by_t, teacher))
+            )
+            norms.append(np.abs(gradient).sum() if l1 else np.linalg.norm(gradient))
+        return float((total + epsilon * np.sum(norms)) / len(x))
+
+    w1, _, w2 = student
+    return loss(w1, w2), {"w1": differences(lambda moved: loss(moved, w2), w1), "w2": differences(lambda moved: loss(w1, moved), w2)}
+
+
 def network(name: str, hidden: int) -> tuple[Array, Array, Array]:
     """w1, b1 and w2 of a network from 5 features over some hidden units to 3 logits."""
     return draw(f"{name} w1", hidden, 5), draw(f"{name} b1", hidden), draw(f"{name} w2", 3, hidden)
@@ -186,6 +223,7 @@ def inputs() -> dict[str, dict[str, Any]]:
     """What each case is computed from, by the names of the arguments."""
     two = {name: (w1, b1, w2[:2]) for name, (w1, b1, w2) in (("student", network("learner", 6)), ("teacher", network("tutor", 8)))}
     regressor = {"weight": draw("regressor", 2, 3, 3, 2), "bias": draw("bias", 2)}
+    few = {"x": draw("x", 3, 5), "student": network("pupil", 4), "teacher": network("master", 6)}
     hint = {"guided": draw("guided", 2, 3, 5, 4), "hint": draw("hint", 2, 2, 3, 3), **regressor}
     return {
         "kd": {"student": draw("logits", 4, 5), "teacher": 3 * draw("teacher's logits", 4, 5), "temperature": 4.0},
@@ -203,6 +241,8 @@ def inputs() -> dict[str, dict[str, Any]]:
             "student": network("student", 6),
             "teacher": network("teacher", 8),
         },
+        "wasserstein kl l2": {**few, "temperature": 2.0, "epsilon": 0.5, "kl": True, "l1": False},
+        "wasserstein mse l1": {**few, "temperature": 2.0, "epsilon": 0.1, "kl": False, "l1": True},
         "bss corrected": {"x": draw("x", 12, 5), **two, "temperature": 3.0, "std": 0.8, "official": False},
         "bss official": {"x": draw("x", 12, 5), **two, "temperature": 3.0, "std": 0.8, "official": True},
     }
@@ -210,7 +250,7 @@ def inputs() -> dict[str, dict[str, Any]]:
 
 LOSSES: dict[str, Callable[..., tuple[float, dict[str, Array]]]] = {
     "kd": kd, "fitnet corrected": fitnet, "fitnet official": fitnet, "at": at, "fsp": fsp, "ab": ab, "jacobian": jacobian,
-    "bss corrected": bss, "bss official": bss,
+    "bss corrected": bss, "bss official": bss, "wasserstein kl l2": wasserstein, "wasserstein mse l1": wasserstein,
 }  # fmt: skip
 
 
