@@ -157,9 +157,9 @@ class Job:
             rows, ref = splits.train, self.spec.dataset
             if fit.data == "teacher" and self.teachers_data is not None and self.spec.teacher_dataset is not None:
                 ref = self.spec.teacher_dataset
-                rows = subset(self.teachers_data, ref, where="/teacher_dataset").train
+                rows = subset(self.teachers_data, ref, outputs=self.data.report.class_names, where="/teacher_dataset").train
             recipe = fit.recipe
-            key = (fit.data, recipe.batch_size, recipe.accumulate, recipe.augmentation)
+            key = (fit.data, recipe.batch_size, recipe.accumulate, recipe.augmentation, recipe.shuffle)
             if key not in made:
                 made[key] = Batches(
                     rows,
@@ -170,6 +170,7 @@ class Job:
                     views=ref.views,
                     view_seed=ref.view_seed,
                     accumulate=recipe.accumulate,
+                    shuffle=recipe.shuffle,
                 )
             fits.append(made[key])
         if tuple(batches.steps for batches in fits) != self.plan.per_epoch:

@@ -8,6 +8,7 @@ import torch
 
 from core.anatomy import LARGEST, Anatomy
 from core.data.augment import Crop, Cutout
+from core.data.classes import used
 from core.data.report import DatasetReport
 from core.data.split import aside, taken
 from core.errors import Refused
@@ -125,9 +126,15 @@ def plan(
     )
 
 
-def training_rows(report: DatasetReport, ref: DatasetRef, *, where: str = "/dataset") -> int:
-    """How many samples a job trains on: what `core.data.subset` will find, from the report alone. `Refused` where there are too few."""
-    there = {label: count for label, count in enumerate(report.per_class["train"]) if count}
+def training_rows(report: DatasetReport, ref: DatasetRef, outputs: Sequence[str] | None = None, *, where: str = "/dataset") -> int:
+    """How many samples a job trains on: what `core.data.subset` will find, from the report alone. `Refused` where there are too few, or
+    where a class is not there or none of the `outputs`.
+    """
+    belongs = used(report, ref.classes, report.class_names if outputs is None else outputs, where=where)
+    for split in report.counts if ref.validation else ("train", "test"):
+        if not sum(report.per_class[split][label] for label in belongs):
+            raise Refused(f"{where}/classes", f"the {split} split has no sample of these classes", hint="choose others, or leave it out")
+    there = {belongs[label]: count for label, count in enumerate(report.per_class["train"]) if count and label in belongs}
     counts = taken(there, ref.take, where=where)
     n = sum(counts.values())
     if not ref.validation or "validation" in report.counts:
@@ -275,7 +282,7 @@ def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, tea
                 "/teacher_dataset", f"its inputs are {_shape(teacher_dataset.input)}, those of the networks {_shape(student.input)}"
             )
         ref, report, place = spec.teacher_dataset, teacher_dataset, "/teacher_dataset"
-    rows, recipe = training_rows(report, ref, where=place), fit.recipe
+    rows, recipe = training_rows(report, ref, dataset.class_names, where=place), fit.recipe
     if recipe.batch_size * recipe.accumulate > rows:
         asked = f"{recipe.batch_size}" + (f" × {recipe.accumulate}" if recipe.accumulate > 1 else "")
         hint = f"at most {rows // recipe.accumulate}; validation and take leave {rows} of {report.counts['train']}"

@@ -47,6 +47,10 @@ class DatasetRef(_Part):
     """A dataset and how this job divides it."""
 
     id: str = _id("ds", "a dataset")
+    classes: Annotated[tuple[Annotated[str, Field(max_length=200)], ...], Field(min_length=2, max_length=100_000)] | None = Field(
+        None,
+        description="Use only the samples of these classes, by name, in every split; logits of the others are masked. All when left out.",
+    )
     take: Take | None = Field(None, description="Use only a part of the training split.")
     validation: float = Field(
         0.1, ge=0, le=0.9, description="The part of the training images that is set aside where the dataset has no validation split."

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ class Rows:
 
     `bank` (N, H, W, C) or (N, D) and `labels` (N,) are the whole split as it lies on disk, memory-mapped; `position` (n,) says which of its
     samples are meant; `first` is the row of the dataset at which the split begins, so that no two samples of a dataset share an index.
-    `domain` is that of the whole dataset.
+    `domain` is that of the whole dataset. `present` are the classes that were chosen, None for all: logits of others are no answers.
     """
 
     bank: NDArray[Any]
@@ -45,6 +45,7 @@ class Rows:
     first: int
     classes: int
     domain: Domain
+    present: tuple[int, ...] | None = None
 
     @classmethod
     def whole(
@@ -65,6 +66,25 @@ class Rows:
     def only(self, position: NDArray[np.int64]) -> "Rows":
         """Some of the split's samples, by their place in the split."""
         return replace(self, position=position)
+
+    def named(self, outputs: Mapping[int, int], classes: int) -> "Rows":
+        """The samples whose label is in `outputs`, {label: output}, labelled by the outputs of networks that tell `classes` apart."""
+        labels = np.full(self.classes, -1)  # none of the samples that are left has this label
+        labels[list(outputs)] = list(outputs.values())
+        position = self.position[np.isin(self.labels[self.position], list(outputs))]
+        present = tuple(sorted(outputs.values())) if len(outputs) < classes else None
+        return replace(self, labels=labels[self.labels], position=position, classes=classes, present=present)
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """Logits (B, C), those of classes that were not chosen so low that they take no probability.
+
+        The least number there is, and not minus infinity, whose difference from itself is none.
+        """
+        if self.present is None:
+            return logits
+        absent = torch.ones(self.classes, dtype=torch.bool, device=logits.device)
+        absent[list(self.present)] = False
+        return logits.masked_fill(absent, torch.finfo(logits.dtype).min)
 
     @property
     def x(self) -> NDArray[Any]:

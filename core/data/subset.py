@@ -1,10 +1,11 @@
 """The splits of a job: which part of a dataset it takes, and what of that is set aside for validation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
+from core.data.classes import used
+from core.data.report import DatasetReport
 from core.data.rows import Rows
 from core.data.split import Take, counted, draw, set_aside, taken
 from core.errors import Refused
@@ -13,6 +14,8 @@ from core.errors import Refused
 class Reference(Protocol):
     """The dataset part of a job spec, as far as the choice of rows goes."""
 
+    @property
+    def classes(self) -> tuple[str, ...] | None: ...
     @property
     def take(self) -> Take | None: ...
     @property
@@ -24,6 +27,8 @@ class Reference(Protocol):
 class Source(Protocol):
     """What has splits: a dataset."""
 
+    @property
+    def report(self) -> DatasetReport: ...
     def split(self, name: str) -> Rows: ...
 
 
@@ -36,28 +41,35 @@ class Splits:
     test: Rows
 
 
-def subset(dataset: Source, ref: Reference, *, where: str = "/dataset") -> Splits:
+def subset(dataset: Source, ref: Reference, *, outputs: Sequence[str] | None = None, where: str = "/dataset") -> Splits:
     """The rows that a job spec's dataset part names: stratified, seeded, and the same for ever.
 
-    `take` comes first and `validation` is a part of what was taken: validation images count among the labelled ones. A dataset that
-    brings its own validation split uses that one, where validation is wanted at all. Raises Refused at `where` where there are too
-    few samples.
+    `outputs` are the names of the networks' outputs, by which the samples are labelled; None for the dataset's own classes. Of the rows of
+    the chosen `classes` `take` comes first and `validation` is a part of what was taken: validation images count among the labelled ones.
+    A dataset that brings its own validation split uses that one, where validation is wanted at all. Raises Refused at `where` where there
+    are too few samples.
     """
-    train = dataset.split("train")
-    labels, rows = train.labels, np.arange(len(train.labels))
+    names = dataset.report.class_names if outputs is None else outputs
+    belongs = used(dataset.report, ref.classes, names, where=where)
+
+    def split(name: str) -> Rows:
+        return dataset.split(name).named(belongs, len(names))
+
+    train = split("train")
+    labels, rows = train.labels, train.position
     if ref.take is not None:
-        rows = draw(labels, rows, taken(counted(labels), ref.take, where=where), "take", ref.seed)
+        rows = draw(labels, rows, taken(counted(labels[rows]), ref.take, where=where), "take", ref.seed)
     try:
-        own = dataset.split("validation")
+        own = split("validation")
     except KeyError:
         own = None
     if not ref.validation:
-        return Splits(train.only(rows), None, dataset.split("test"))
+        return Splits(train.only(rows), None, split("test"))
     if own is not None:
-        return Splits(train.only(rows), own, dataset.split("test"))
+        return Splits(train.only(rows), own, split("test"))
     kept, aside = set_aside(labels, rows, ref.validation, "validation", ref.seed)
     if not len(aside):
         raise Refused(
             f"{where}/validation", f"{len(rows)} samples are too few to set some aside for validation", hint="take more, or say 0"
         )
-    return Splits(train.only(kept), train.only(aside), dataset.split("test"))
+    return Splits(train.only(kept), train.only(aside), split("test"))

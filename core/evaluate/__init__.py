@@ -28,10 +28,10 @@ def evaluate(
     for batch in rows.batches(batch_size or rows.together, device):
         # The mode must not be on while a consumer runs: compute, leave, then yield.
         with torch.no_grad(), network.quiet():
-            logits = network(batch.x).logits
+            logits = rows.answers(network(batch.x).logits)
             accuracy.add(logits, batch.y)
         if against is not None:
             with torch.no_grad(), against.quiet():
-                agreement.add(logits, against(batch.x).logits)
+                agreement.add(logits, rows.answers(against(batch.x).logits))
         yield None
     yield accuracy.values() if against is None else {**accuracy.values(), **agreement.values()}

@@ -68,8 +68,8 @@ class Boundary(Measure):
         ordered = rows.only(rows.position[torch.argsort(draws, stable=True).numpy()])
         for batch in ordered.batches(min(_TOGETHER, rows.together), device):
             with torch.no_grad(), student.quiet(), teacher.quiet():
-                answers = teacher(batch.x).logits
-                right = (answers.argmax(1) == batch.y) & (student(batch.x).logits.argmax(1) == batch.y)
+                answers = rows.answers(teacher(batch.x).logits)
+                right = (answers.argmax(1) == batch.y) & (rows.answers(student(batch.x).logits).argmax(1) == batch.y)
             base = right.nonzero()[: self.samples - tried, 0]
             x, b = batch.x[base], batch.y[base]
             k = _other(answers[base], uniforms(key_of(seed, "boundary", "class"), batch.index[base])[:, 0])

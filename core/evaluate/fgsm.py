@@ -39,21 +39,21 @@ class FGSM(Measure):
         counts = [Accuracy(device) for _ in self.epsilons]
         for batch in rows.batches(rows.together, device):
             parts = zip(torch.split(batch.x, _TOGETHER), torch.split(batch.y, _TOGETHER), strict=True)
-            towards = torch.cat([_slope(network, x, y).sign() for x, y in parts])
+            towards = torch.cat([_slope(network, rows, x, y).sign() for x, y in parts])
             with torch.no_grad(), network.quiet():
                 for epsilon, count in zip(self.epsilons, counts, strict=True):
                     moved = batch.x + epsilon * towards
                     if self.clamp:
                         moved = moved.clamp(rows.domain.least, rows.domain.greatest)
-                    count.add(network(moved).logits, batch.y)
+                    count.add(rows.answers(network(moved).logits), batch.y)
             yield
         return {"epsilon": list(self.epsilons), "accuracy": [count.values()["accuracy"] for count in counts]}
 
 
-def _slope(network: Tapped, x: Tensor, y: Tensor) -> Tensor:
+def _slope(network: Tapped, rows: Rows, x: Tensor, y: Tensor) -> Tensor:
     """The gradient of each sample's cross-entropy with respect to itself."""
     leaf = x.detach().requires_grad_()
     with torch.enable_grad(), network.quiet():
         # The samples do not meet in eval mode, so the gradient of the sum holds each one's own.
-        loss = F.cross_entropy(network(leaf).logits, y, reduction="sum")
+        loss = F.cross_entropy(rows.answers(network(leaf).logits), y, reduction="sum")
         return torch.autograd.grad(loss, leaf)[0]

@@ -49,7 +49,7 @@ class ParameterNoise(Measure):
                     if self.redraw or not noisy:
                         noisy = _noisy(network, epsilon, key_of(seed, "parameter_noise", place, draw, number))
                     with torch.no_grad(), network.quiet():
-                        accuracy.add(functional_call(network, noisy, (batch.x,)).logits, batch.y)
+                        accuracy.add(rows.answers(functional_call(network, noisy, (batch.x,)).logits), batch.y)
                     yield
                 shares.append(accuracy.values()["accuracy"])
             found.append(shares)

@@ -10,9 +10,9 @@ from core.networks import Extent, Family
 
 
 class MLP(nn.Module):
-    """linear1, relu1, linear2, relu2, ..., fc."""
+    """linear1, relu1, linear2, relu2, ..., fc, and perhaps a ReLU."""
 
-    def __init__(self, *, features: int, hidden: tuple[int, ...], classes: int) -> None:
+    def __init__(self, *, features: int, hidden: tuple[int, ...], classes: int, rectified: bool) -> None:
         super().__init__()
         widths = (features, *hidden)
         self.flatten = nn.Flatten()
@@ -20,6 +20,8 @@ class MLP(nn.Module):
             self.add_module(f"linear{k}", nn.Linear(widths[k - 1], widths[k]))
             self.add_module(f"relu{k}", nn.ReLU())
         self.fc = nn.Linear(widths[-1], classes)
+        if rectified:
+            self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         for module in self.children():
@@ -46,6 +48,13 @@ class Mlp(Family):
         tuple[Annotated[int, Field(ge=1, le=16_384)], ...],
         Field(max_length=32, description="The width of each hidden layer; none makes a linear classifier."),
     ] = (128,)
+    rectified: bool = Field(
+        False,
+        description=(
+            "A ReLU behind the outputs, as the code published with Petrushina et al. (2022) has it: an output that is below 0 everywhere "
+            "learns no more. For that paper's table alone."
+        ),
+    )
 
     @field_validator("input")
     @classmethod
@@ -55,4 +64,4 @@ class Mlp(Family):
         return value
 
     def arguments(self) -> dict[str, Any]:
-        return {"features": math.prod(self.input), "hidden": self.hidden, "classes": self.classes}
+        return {"features": math.prod(self.input), "hidden": self.hidden, "classes": self.classes, "rectified": self.rectified}

@@ -50,6 +50,12 @@ def test_a_batch_is_a_function_of_seed_epoch_and_number() -> None:
     assert not torch.equal(Batches(rows(), 8, seed=4)(7, 2).index, late.index)
 
 
+def test_without_a_shuffle_every_epoch_has_the_datasets_own_order() -> None:
+    data = batches(shuffle=False)
+    for epoch in (0, 3):
+        assert torch.cat([data(epoch, i).index for i in range(data.steps)]).tolist() == list(range(100, 123))
+
+
 def test_samples_come_with_their_labels_and_rows_in_data_range() -> None:
     batch = batches()(0, 1)
     assert batch.x.shape == (8, 3, 5, 6)

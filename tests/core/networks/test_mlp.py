@@ -28,3 +28,11 @@ def test_an_image_is_laid_flat_channel_by_channel() -> None:
     network = parse({"family": "mlp", "input": [2, 1, 2], "classes": 2, "hidden": []}).build()
     network.load_state_dict({"fc.weight": torch.tensor([[1.0, 10.0, 100.0, 1000.0], [0.0, 0.0, 0.0, 0.0]]), "fc.bias": torch.zeros(2)})
     assert network(torch.tensor([[[[1.0, 2.0]], [[3.0, 4.0]]]]))[0, 0] == 4321
+
+
+def test_rectified_outputs_are_those_of_the_same_weights_where_they_are_above_zero() -> None:
+    plain, rectified = (parse({"family": "mlp", "input": [6], "classes": 4, "rectified": told}).build() for told in (False, True))
+    rectified.load_state_dict(plain.state_dict())
+    x = torch.randn(50, 6)
+    assert torch.equal(rectified(x), plain(x).clamp_min(0))
+    assert (plain(x) < 0).any()

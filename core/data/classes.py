@@ -1,0 +1,46 @@
+"""Which classes of a dataset a job uses, and which outputs of its networks stand for them."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Protocol
+
+from core.errors import Refused
+
+
+class Named(Protocol):
+    """What says how its classes are called: a dataset's report."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+
+def used(report: Named, chosen: Sequence[str] | None, outputs: Sequence[str], *, where: str) -> dict[int, int]:
+    """{label in the dataset: output of the networks} of the classes that a job uses: those of `chosen` by their names, all where it is
+    None. `outputs` are the names of the networks' outputs.
+
+    Equal names belong together. Names that are only the numbers of the classes tell nothing: there label k is output k. `Refused` under
+    `where` for a chosen name that the dataset does not have, and for a class that is none of the outputs.
+    """
+    names = report.class_names
+    for k, name in enumerate(chosen or ()):
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3) or names[:10]
+            raise Refused(f"{where}/classes/{k}", f"the dataset has no class {name!r}", hint=f"among its classes are {', '.join(near)}")
+    labels = [label for label, name in enumerate(names) if chosen is None or name in chosen]
+    if _numbers(names) or _numbers(outputs):
+        by_place = {label: label for label in labels if label < len(outputs)}
+        for label in labels:
+            if label not in by_place:
+                raise Refused(where, f"label {label} is beyond the {len(outputs)} outputs of the student", hint=_CHOOSE)
+        return by_place
+    for label in labels:
+        if names[label] not in outputs:
+            raise Refused(where, f"its class {names[label]!r} is none of the student's classes", hint=_CHOOSE)
+    return {label: outputs.index(names[label]) for label in labels}
+
+
+_CHOOSE = '"classes" chooses those that both have, by name'
+
+
+def _numbers(names: Sequence[str]) -> bool:
+    return tuple(names) == tuple(str(number) for number in range(len(names)))

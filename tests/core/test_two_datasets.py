@@ -1,0 +1,91 @@
+"""Some classes of a dataset, and a second dataset for the fits that train on the teacher's data."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.anatomy import Anatomy, measure
+from core.data.rows import Rows
+from core.errors import Refused
+from core.evaluate import evaluate
+from core.evaluate.boundary import Boundary
+from core.evaluate.fgsm import FGSM
+from core.evaluate.parameter_noise import ParameterNoise
+from core.job import Job
+from core.plan import Plan, plan
+from core.spec import JobSpec
+from tests.core.evaluate.measuring import affine, returned
+from tests.core.folders import digits, fill, work
+from tests.core.toys import DOMAIN, Toy, ToyMethod, report, spec
+
+TEACHER, STUDENT = measure(Toy(width=6)), measure(Toy())
+TEACHERS_DATA: dict[str, Any] = {"teacher_dataset": {"id": "ds_2", "validation": 0.0}}
+
+
+def decide(asked: JobSpec, teacher: Anatomy | None = TEACHER, **more: Any) -> Plan:
+    return plan(asked, teacher, STUDENT, **{"dataset": report(24), "teacher_dataset": report(12)} | more)
+
+
+def refusal(asked: JobSpec, **more: Any) -> Refused:
+    with pytest.raises(Refused) as caught:
+        decide(asked, **more)
+    return caught.value
+
+
+def test_only_samples_of_the_chosen_classes_count() -> None:
+    chosen = {"id": "ds_1", "validation": 0.0, "classes": ["column 0", "column 2"]}
+    decided = decide(spec(teacher=False, dataset=chosen), teacher=None)
+    assert decided.rows == (16,)  # 24 in three classes
+    for classes, where in ((["column 0", "colum 2"], "/dataset/classes/1"), (["column 0", "column 3"], "/dataset/classes/1")):
+        refused = refusal(spec(teacher=False, dataset={**chosen, "classes": classes}), teacher=None)
+        assert (refused.where, "column" in (refused.hint or "")) == (where, True)
+
+
+def test_classes_without_a_test_sample_are_refused() -> None:
+    untested = report(24).model_copy(update={"per_class": {"train": (8, 8, 8), "test": (24, 0, 0)}})
+    chosen = {"id": "ds_1", "validation": 0.0, "classes": ["column 1", "column 2"]}
+    refused = refusal(spec(teacher=False, dataset=chosen), teacher=None, dataset=untested)
+    assert (refused.where, "test split" in refused.reason) == ("/dataset/classes", True)
+
+
+def test_the_teachers_data_may_have_some_of_the_classes_and_no_other() -> None:
+    fewer = report(12, classes=2)
+    decided = decide(spec(ToyMethod(), **TEACHERS_DATA), teacher_dataset=fewer)
+    assert decided.rows == (24, 12, 24)
+    other = fewer.model_copy(update={"class_names": ("column 0", "row 1")})
+    refused = refusal(spec(ToyMethod(), **TEACHERS_DATA), teacher_dataset=other)
+    assert (refused.where, "'row 1'" in refused.reason, "classes" in (refused.hint or "")) == ("/teacher_dataset", True, True)
+    shared: dict[str, Any] = {"teacher_dataset": {"id": "ds_2", "validation": 0.0, "classes": ["column 0", "column 1"]}}
+    assert decide(spec(ToyMethod(), **shared), teacher_dataset=report(12)).rows == (24, 8, 24)
+
+
+def test_measures_ask_only_for_the_chosen_classes() -> None:
+    # Output 2 is the largest everywhere and was not chosen; of the others the first sample's label wins, the second's loses.
+    network, other = affine([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], [0.0, 0.0, 9.0]), affine([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    whole = Rows.whole(np.array([[0.7, 0.2], [0.3, 0.6]], np.float32), np.array([0, 0]), classes=3, domain=DOMAIN)
+    rows = whole.named({0: 0, 1: 1}, 3)
+    (*_, found) = evaluate(network, rows, against=other)
+    assert found is not None
+    assert (found["accuracy"], found["agreement"], found["max_abs_diff"]) == (0.5, 1.0, 0.0)
+    assert found["loss"] == pytest.approx(np.mean([np.log(1 + np.exp(-0.5)), np.log(1 + np.exp(0.3))]), abs=1e-6)
+    # The margin .5 falls by twice epsilon.
+    assert returned(FGSM(epsilons=(0.24, 0.26), clamp=False).curve(network, rows))["accuracy"] == [0.5, 0.0]
+    assert returned(ParameterNoise(epsilons=(0.0,)).curve(network, rows, seed=0))["accuracy"] == [0.5]
+    measured = returned(Boundary(samples=2).values(network, other, rows, seed=0))
+    assert (measured["boundary_tried"], measured["boundary_pairs"]) == (1, 1)
+    assert measured["boundary_distance"] == pytest.approx(0.5 / np.sqrt(2), rel=1e-3)
+
+
+def test_a_job_on_some_classes_learns_and_answers_those_alone(tmp_path: Path) -> None:
+    chosen = {"id": "ds_0", "validation": 0.1, "classes": ["0", "1", "7"]}
+    folder = fill(tmp_path / "job", teacher=None, methods=[], dataset=chosen)
+    ended = work("run", folder)
+    assert (ended.code, ended.log) == (0, "")
+    x, y = digits()
+    job = Job.open(folder, json.loads((folder / "job.json").read_text()))
+    assert job.plan.rows[0] < np.isin(y, (0, 1, 7)).sum()
+    assert ended.result["test"]["accuracy"] > 0.9
+    assert ended.result["test"]["n"] < 0.3 * 0.4 * len(x)
