@@ -21,7 +21,7 @@ from torch import Tensor
 
 from core.data.rows import Rows
 from core.evaluate.measure import Measure
-from core.random import key_of, uniforms
+from core.random import key_of, rival, uniforms
 from core.taps import Tapped
 
 _TOGETHER = 64
@@ -72,7 +72,7 @@ class Boundary(Measure):
                 right = (answers.argmax(1) == batch.y) & (rows.answers(student(batch.x).logits).argmax(1) == batch.y)
             base = right.nonzero()[: self.samples - tried, 0]
             x, b = batch.x[base], batch.y[base]
-            k = _other(answers[base], uniforms(key_of(seed, "boundary", "class"), batch.index[base])[:, 0])
+            k = rival(answers[base], uniforms(key_of(seed, "boundary", "class"), batch.index[base])[:, 0])
             yield
             if len(base):
                 ours, reached = yield from _nearest(_Edge(student, x, b, k), self.iterations)
@@ -86,13 +86,6 @@ class Boundary(Measure):
         names = ("magsim", "angsim", "boundary_distance", "teacher.boundary_distance")
         means = dict(zip(names, pairs.mean(1).tolist(), strict=True)) if pairs.shape[1] else {}
         return {**means, "boundary_pairs": pairs.shape[1], "boundary_tried": tried}
-
-
-def _other(logits: Tensor, draws: Tensor) -> Tensor:
-    """A class for each row of logits (B, C), by its probability among all but the top one; `draws` (B,) uniform in [0, 1)."""
-    # On the CPU: running sums have no deterministic form on a GPU, and a small table of logits is all they are of.
-    rest = logits.double().scatter(1, logits.argmax(1, keepdim=True), -torch.inf).softmax(1).cpu().cumsum(1)
-    return (rest <= draws.cpu().double()[:, None] * rest[:, -1:]).sum(1).to(logits.device)
 
 
 def _compared(ours: Tensor, theirs: Tensor) -> Tensor:

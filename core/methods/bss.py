@@ -28,7 +28,7 @@ own mode, as published: they enter its batch statistics. A single sample has no 
 Of probabilities .6, .3, .08 and .02, the first being the top, the others are drawn with .75, .2 and .05:
 
 >>> import torch
->>> drawn(torch.tensor([[0.6, 0.3, 0.08, 0.02]]).log().expand(4, 4), torch.tensor([0.0, 0.74, 0.76, 0.96])).tolist()
+>>> rival(torch.tensor([[0.6, 0.3, 0.08, 0.02]]).log().expand(4, 4), torch.tensor([0.0, 0.74, 0.76, 0.96])).tolist()
 [1, 1, 2, 3]
 
 Reference: B. Heo, M. Lee, S. Yun, J. Y. Choi, Knowledge Distillation with Adversarial Samples Supporting Decision Boundary, AAAI 2019,
@@ -48,13 +48,8 @@ from core.errors import Refused
 from core.fold import folded
 from core.method import Lesson, Method, Scene, Term, Weight, Weighted
 from core.optim import Linear
+from core.random import rival
 from core.terms import divergence, log_softmax
-
-
-def drawn(logits: Tensor, uniform: Tensor) -> Tensor:
-    """(B,) classes for logits (B, C) and uniforms (B,): p_k = q_k / (1 - max q), which is a softmax without the top class."""
-    chances = logits.scatter(1, logits.argmax(1, keepdim=True), -torch.inf).softmax(1).double().cumsum(1)
-    return (chances > uniform[:, None] * chances[:, -1:]).int().argmax(1)
 
 
 def disagreement(student: Tensor, teacher: Tensor, y: Tensor) -> Tensor:
@@ -112,7 +107,7 @@ class Boundary(Term):
             rows = rows[disagreement(ours[rows], theirs[rows], scene.y[rows]).topk(self.method.samples).indices]
         if not len(rows):
             return nothing
-        target = drawn(theirs[rows], scene.random()[rows, 0])
+        target = rival(theirs[rows], scene.random()[rows, 0])
         x, answers = self._attacked(scene, scene.x.detach()[rows], theirs[rows], target)
         hit = answers.argmax(1) == target
         scene.note("bss.hit_rate", hit.float().mean())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from core.random import integers, key_of, order, uniforms
+from core.random import integers, key_of, order, rival, uniforms
 
 ROWS = torch.arange(200_000)
 KEY = key_of(0, "statistics")
@@ -87,3 +87,13 @@ def test_a_range_that_is_empty_or_too_wide_is_an_error() -> None:
     for high in (0, -1, (1 << 31) + 1):
         with pytest.raises(ValueError, match="high"):
             integers(KEY, ROWS[:1], high)
+
+
+def test_a_rival_is_drawn_with_the_probabilities_without_the_top_class() -> None:
+    logits = torch.tensor([[0.6, 0.3, 0.08, 0.02]]).log() + 5
+    even = torch.arange(1000) / 1000
+    counts = torch.bincount(rival(logits.expand(1000, 4), even), minlength=4).tolist()
+    assert counts == [0, pytest.approx(750, abs=1), pytest.approx(200, abs=1), pytest.approx(50, abs=1)]
+    ends = torch.tensor([0.0, 1 - 2.0**-24])
+    assert rival(torch.tensor([[9.0, 0.0, 0.0, -200.0]]).expand(2, 4), ends).tolist() == [1, 2]  # never the one of no probability
+    assert rival(torch.tensor([[1.0, 2.0]]).expand(2, 2), ends).tolist() == [0, 0]

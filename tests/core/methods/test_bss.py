@@ -14,7 +14,7 @@ from core.anatomy import measure
 from core.data import Domain
 from core.errors import Refused
 from core.method import Clock, Scene
-from core.methods.bss import BSS, disagreement, drawn
+from core.methods.bss import BSS, disagreement
 from core.networks import parse
 from core.random import uniforms
 from core.taps import Tapped, View
@@ -67,16 +67,6 @@ def tell(
     loss = term(scene)
     probe.remove()
     return Told(loss, {name: value.item() for name, value in scene.notes.items()}, asked[0] if asked else torch.empty(0))
-
-
-def test_the_target_is_drawn_with_the_teachers_probabilities_without_the_top_class() -> None:
-    logits = torch.tensor([[0.6, 0.3, 0.08, 0.02]]).log() + 5
-    even = torch.arange(1000) / 1000
-    counts = torch.bincount(drawn(logits.expand(1000, 4), even), minlength=4).tolist()
-    assert counts == [0, pytest.approx(750, abs=1), pytest.approx(200, abs=1), pytest.approx(50, abs=1)]
-    ends = torch.tensor([0.0, 1 - 2.0**-24])
-    assert drawn(torch.tensor([[9.0, 0.0, 0.0, -200.0]]).expand(2, 4), ends).tolist() == [1, 2]  # never the one of no probability
-    assert drawn(torch.tensor([[1.0, 2.0]]).expand(2, 2), ends).tolist() == [0, 0]
 
 
 def test_the_score_is_the_squared_difference_over_the_wrong_classes() -> None:
