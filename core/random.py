@@ -34,7 +34,7 @@ def integers(key: Tensor, index: Tensor, high: int, n: int = 1, stream: int = 0)
 
 
 def rival(logits: Tensor, uniform: Tensor) -> Tensor:
-    """(B,) a class for each row of logits (B, C) other than its top one, drawn by uniforms (B,) with p_k = q_k / (1 - max q), q the softmax."""
+    """(B,) classes for logits (B, C), not the top ones, drawn by uniforms (B,) with p_k = q_k / (1 - max q), where q is the softmax."""
     # On the CPU: running sums have no deterministic form on a GPU, and a small table of logits is all they are of.
     rest = logits.double().scatter(1, logits.argmax(1, keepdim=True), -torch.inf).softmax(1).cpu().cumsum(1)
     return (rest <= uniform.double().cpu()[:, None] * rest[:, -1:]).sum(1).to(logits.device)
