@@ -1,7 +1,7 @@
 """The result of a table as Markdown: errors beside the published ones, paired differences, and what is not as it was published."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 Cell = Mapping[str, Any]
@@ -11,6 +11,8 @@ _MEASURES = {
     "angsim": "AngSim, how alike they are in direction (1: equal)",
     "boundary_distance": "The mean length of the student's shortest way to its boundary, in data units",
     "boundary_pairs": "How many pairs of sample and class the three means above are over",
+    "fgsm": "Accuracy on FGSM's samples at the largest epsilon, a share of all test images, and in brackets the published one",
+    "parameter_noise": "Accuracy with noise on the parameters at the largest epsilon, as a share, and in brackets the published one",
 }
 """What is shown beside the errors, where a table measures it: the value's name in the result, and its caption."""
 
@@ -27,18 +29,23 @@ def page(result: Mapping[str, Any]) -> str:
         "error. A seed decides the initial weights, the order and the views of the images, and which of them are taken.",
         _grid(result, _error),
     ]
-    for key, name in (("to_kd", "KD"), ("to_none", "no teacher")):
+    for name in result["against"]:
+        key = f"to_{name}"
         if any(cell.get(key) for cell in result["cells"]):
             parts += [
-                f"Less the error of {name} with the same seed, in points (below 0 is better): mean and 95 % t interval. "
+                f"Less the error of {_called(result, name)} with the same seed, in points (below 0 is better): mean and 95 % t interval. "
                 "An interval that holds 0 tells no difference.",
                 _grid(result, lambda cell, key=key: _difference(cell.get(key)), only=key),  # type: ignore[misc]
             ]
     measured = [name for name in _MEASURES if any(name in cell["measured"] for cell in result["cells"])]
-    if measured:
+    if "magsim" in measured:
         parts.append("Decision boundaries of student and teacher, a reconstruction of our own, for test images that both classify right:")
     for name in measured:
         parts += [f"{_MEASURES[name]}: mean ± sample standard deviation.", _grid(result, lambda cell, name=name: _measured(cell, name))]  # type: ignore[misc]
+    ranks = list(_ranks(result["ranking"]))
+    if ranks:
+        parts.append("How far the order of the rows is the published one (Spearman's rank correlation; 1 is the same order, 0 none):")
+        parts.append("\n".join(ranks))
     parts += [
         "The teachers, one for all seeds:",
         "\n".join(
@@ -91,7 +98,21 @@ def _measured(cell: Cell, name: str) -> str:
     if found is None:
         return ""
     digits = 1 if name == "boundary_pairs" else 3
-    return f"{found['mean']:.{digits}f}" + (f" ± {found['sd']:.{digits}f}" if found["sd"] is not None else "")
+    published = cell["published_measured"].get(name)
+    told = f"{found['mean']:.{digits}f}" + (f" ± {found['sd']:.{digits}f}" if found["sd"] is not None else "")
+    return told + (f" ({published:.2f})" if published is not None else "")
+
+
+def _called(result: Mapping[str, Any], row: str) -> str:
+    return "no teacher" if row == "none" else result["rows"][row]
+
+
+def _ranks(ranking: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each column that has published values of three rows or more."""
+    for column, found in ranking.items():
+        told = [f"{name} {own['spearman']:+.2f} ({own['rows']} rows)" for name, own in found.items() if own["spearman"] is not None]
+        if told:
+            yield f"- {column}: {', '.join(told)}"
 
 
 def _ran(runs: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -83,6 +83,8 @@ def network(architecture: Mapping[str, Any]) -> str:
             called = f"ResNet-{settings.pop('depth')}"
         case "convnet":
             called = f"convnet {'-'.join(map(str, settings.pop('channels')))}"
+        case "mlp":
+            called = f"MLP {'-'.join(map(str, settings.pop('hidden')))}"
         case family:
             called = family
     return called + "".join(f" with {name.replace('_', ' ')} {value}" for name, value in settings.items())

@@ -1,10 +1,10 @@
 """What several seeds say together: mean, spread, and paired differences with a t interval."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t
+from scipy.stats import spearmanr, t
 
 FEWEST = 3
 """Fewer pairs than this say nothing about their spread, so no interval is given."""
@@ -46,3 +46,12 @@ def difference(values: Mapping[int, float], against: Mapping[int, float]) -> Dif
         return Difference(n, mean, None, None)
     half = float(t.ppf(0.975, n - 1)) * statistics.stdev(found) / n**0.5
     return Difference(n, mean, mean - half, mean + half)
+
+
+def rank_correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's rank correlation of pairs of values, equal values sharing a rank: 1 for one order, -1 for the opposite one. None for fewer
+    than three pairs, and where all values of a side are equal.
+    """
+    if len(pairs) < FEWEST or any(len(set(side)) == 1 for side in zip(*pairs, strict=True)):
+        return None
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)

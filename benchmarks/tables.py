@@ -21,13 +21,11 @@ from benchmarks import machine
 from benchmarks.images import canonical
 from benchmarks.page import page
 from benchmarks.scales import SCALES, Scale, changes, network, words
-from benchmarks.summary import Difference, Spread, difference, spread
+from benchmarks.summary import Difference, Spread, difference, rank_correlation, spread
 from benchmarks.training import Bed, Training
 from core.presets import tables
 from core.presets.table import Table
-
-AGAINST = ("kd", "none")
-"""The rows that every row is compared with."""
+from core.spec import NEEDS_TEACHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a table, print it, and write it where `--out` and `--page` say."""
     options = _options(arguments)
     data, report = canonical(options.data, options.work / "data")
-    bed = Bed(data, report, options.work, options.jobs, options.device)
     published, scale = tables()[options.name], SCALES[options.scale]
+    bed = Bed(data, report, options.work, options.jobs, options.device, normalize=published.normalize)
     table = _chosen(scale.of(options.name, published), options.only, options.columns)
     result = {
         "table": options.name,
@@ -80,18 +78,21 @@ def measure(table: Table, scale: Scale, bed: Bed, seeds: Iterable[int]) -> dict[
     trainings = {cell: training_of(table, cell, bed, teachers) for cell in cells}
     outcomes = _carry_out(trainings, bed.jobs)
     runs = [{**dataclasses.asdict(cell), **outcomes[cell]} for cell in cells]
+    summary = summarise(table, runs)
     return {
         "seeds": list(seeds),
         "columns": {name: {"title": column.title, "here": words(column)} for name, column in table.columns.items()},
         "rows": {name: row.title for name, row in table.rows.items()},
+        "against": [name for name in table.against if name in table.rows],
         "teachers": [teacher.facts for teacher in teachers.values()],
         "runs": runs,
-        "cells": summarise(table, runs),
+        "cells": summary,
+        "ranking": {name: ranking([cell for cell in summary if cell["column"] == name]) for name in table.columns},
     }
 
 
 def summarise(table: Table, runs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each cell: errors over the seeds, the published one, how many diverged, the paired differences from the rows of `AGAINST`, and
+    """For each cell: errors over the seeds, the published one, how many diverged, the paired differences from the rows of `against`, and
     what else was measured on the test images, by name.
     """
     errors: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
@@ -108,7 +109,9 @@ def summarise(table: Table, runs: Iterable[Mapping[str, Any]]) -> list[dict[str,
     for row in table.rows:
         for column in table.columns:
             own = errors[row, column]
-            compared = {f"to_{other}": difference(own, errors[other, column]) for other in AGAINST if other in table.rows and other != row}
+            compared = {
+                f"to_{other}": difference(own, errors[other, column]) for other in table.against if other in table.rows and other != row
+            }
             known = {"error": spread(own), **compared}
             cells.append(
                 {
@@ -118,9 +121,30 @@ def summarise(table: Table, runs: Iterable[Mapping[str, Any]]) -> list[dict[str,
                     "diverged": diverged[row, column],
                     **{name: _told(found) for name, found in known.items()},
                     "measured": {name: _told(spread(values)) for name, values in measured[row, column].items()},
+                    "published_measured": {name: values[row] for name, values in table.columns[column].measured.items() if row in values},
                 }
             )
     return cells
+
+
+def ranking(cells: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """How far the rows of one column stand in the published order, by what is measured, "error" first: `rank_correlation` of the means and
+    the published values of the rows that have both.
+    """
+    pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for cell in cells:
+        if cell["error"] and cell["published"] is not None:
+            pairs["error"].append((cell["error"]["mean"], cell["published"]))
+        for name, published in cell["published_measured"].items():
+            if cell["measured"].get(name):
+                pairs[name].append((cell["measured"][name]["mean"], published))
+    return {name: {"rows": len(own), "spearman": rank_correlation(own)} for name, own in pairs.items()}
+
+
+def _images(bed: Bed, data: Mapping[str, Any]) -> int:
+    """The training images of the classes that a dataset reference chooses."""
+    chosen, report = data.get("classes"), bed.report
+    return sum(n for name, n in zip(report.class_names, report.per_class["train"], strict=True) if chosen is None or name in chosen)
 
 
 def _told(found: Spread | Difference | None) -> dict[str, Any] | None:
@@ -143,12 +167,13 @@ def teachers_of(table: Table, scale: Scale, bed: Bed) -> dict[str, Teacher]:
         if name in found:
             continue
         recipe = scale.recipe(table)
-        spec = {"name": f"teacher {name}", "dataset": {"validation": 0.0}, "methods": [], "recipe": recipe}
+        data = table.spec.get("teacher_dataset", {"validation": 0.0})
+        spec = {"name": f"teacher {name}", "dataset": data, "methods": [], "recipe": recipe}
         training = bed.training(spec, column.networks.teacher)
         (outcome,) = _carry_out({Cell("teacher", name, 0): training}, 1).values()
         if "error" not in outcome:
             raise RuntimeError(f"the teacher {name} diverged: {outcome['diverged']}")
-        found[name] = Teacher(training.weights, {"network": name, "images": bed.report.counts["train"], "recipe": recipe, **outcome})
+        found[name] = Teacher(training.weights, {"network": name, "images": _images(bed, data), "recipe": recipe, **outcome})
     return found
 
 
@@ -157,10 +182,13 @@ def training_of(table: Table, cell: Cell, bed: Bed, teachers: Mapping[str, Teach
     spec = table.job(cell.row, cell.column)
     spec |= {"seed": cell.seed, "dataset": {**spec["dataset"], "seed": cell.seed, "view_seed": cell.seed}, "exports": []}
     networks = table.columns[cell.column].networks
-    # A student that nobody taught is compared with the teacher where the table measures more than accuracy.
-    needed = spec["methods"] or "evaluate" in spec
+    # A student that nobody taught is compared with the teacher where something is measured of both.
+    measures = {each if isinstance(each, str) else each["name"] for each in spec.get("evaluate", ())}
+    needed = spec["methods"] or measures & NEEDS_TEACHER
     teacher = (networks.teacher, teachers[network(networks.teacher)].weights) if needed else None
-    return bed.training(spec, networks.student, teacher)
+    if teacher is None:
+        spec.pop("teacher_dataset", None)
+    return bed.training(spec, table.student(cell.row, cell.column), teacher)
 
 
 def _carry_out(trainings: Mapping[Cell, Training], jobs: int) -> dict[Cell, dict[str, Any]]:

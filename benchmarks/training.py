@@ -58,7 +58,8 @@ class Training:
         folder = self.folder
         (folder / "in").mkdir(parents=True, exist_ok=True)
         (folder / "out").mkdir(exist_ok=True)
-        for name, source in (("dataset", self.dataset), ("teacher", self.teacher)):
+        other = self.dataset if self.task["teacher_dataset"] else None  # other classes of the same file
+        for name, source in (("dataset", self.dataset), ("teacher_dataset", other), ("teacher", self.teacher)):
             link = folder / "in" / f"{name}.safetensors"
             if source is not None and not link.exists():
                 os.link(source, link)
@@ -126,11 +127,13 @@ class Bed:
     jobs: int = 2
     device: str = "cpu"
     checkpoint_seconds: float = 60.0
+    normalize: bool = True
 
     def network(self, architecture: Mapping[str, Any]) -> dict[str, Any]:
-        """A network for this data, normalising by the measurements of its training images."""
+        """A network for this data, normalising by the measurements of its training images unless the bed says otherwise."""
         whole = {**architecture, "input": list(self.report.input), "classes": self.report.classes}
-        return {"architecture": whole, "normalization": {"mean": list(self.report.mean), "std": list(self.report.std)}}
+        normalization = {"mean": list(self.report.mean), "std": list(self.report.std)} if self.normalize else None
+        return {"architecture": whole, "normalization": normalization}
 
     def training(
         self,
@@ -142,13 +145,15 @@ class Bed:
         whole = {**spec, "student": {"architecture": "arc_0"}, "dataset": {**spec["dataset"], "id": "ds_0"}, "device": self.device}
         if teacher is not None:
             whole["teacher"] = "tch_0"
+        if "teacher_dataset" in whole:
+            whole["teacher_dataset"] = {**whole["teacher_dataset"], "id": "ds_0"}
         task = {
             "kind": "distil",
             "spec": whole,
             "teacher": None if teacher is None else {**self.network(teacher[0]), "classes": list(self.report.class_names)},
             "student": self.network(student),
             "dataset": self.report.model_dump(mode="json"),
-            "teacher_dataset": None,
+            "teacher_dataset": self.report.model_dump(mode="json") if "teacher_dataset" in whole else None,
             "runtime": {
                 "device": self.device,
                 "threads": 1,  # on two, a training beside other work takes many times as long
@@ -165,6 +170,9 @@ def _figures(values: Mapping[str, Any]) -> dict[str, Any]:
         "error": 100 * (1 - values["test"]["accuracy"]),
         "teacher_error": None if teacher is None else 100 * (1 - teacher["accuracy"]),
         "epochs": values["epochs"],
-        "measured": {name: value for name, value in values["test"].items() if name != "accuracy"},
+        "measured": {
+            **{name: value for name, value in values["test"].items() if name != "accuracy"},
+            **{name: curve["accuracy"][-1] for name, curve in values.get("curves", {}).get("student", {}).items()},
+        },
         "terms": values.get("terms", {}),
     }

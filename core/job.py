@@ -159,7 +159,7 @@ class Job:
                 ref = self.spec.teacher_dataset
                 rows = subset(self.teachers_data, ref, outputs=self.data.report.class_names, where="/teacher_dataset").train
             recipe = fit.recipe
-            key = (fit.data, recipe.batch_size, recipe.accumulate, recipe.augmentation, recipe.shuffle)
+            key = (fit.data, recipe.batch_size, recipe.accumulate, recipe.augmentation, recipe.reshuffle)
             if key not in made:
                 made[key] = Batches(
                     rows,
@@ -170,7 +170,7 @@ class Job:
                     views=ref.views,
                     view_seed=ref.view_seed,
                     accumulate=recipe.accumulate,
-                    shuffle=recipe.shuffle,
+                    reshuffle=recipe.reshuffle,
                 )
             fits.append(made[key])
         if tuple(batches.steps for batches in fits) != self.plan.per_epoch:

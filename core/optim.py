@@ -169,7 +169,7 @@ class Recipe(_Part):
         "auto",
         description="`bf16` runs networks under bfloat16 autocast and every loss in fp32; `auto` is bf16 on a GPU that has it, else fp32.",
     )
-    shuffle: bool = Field(True, description="Draw the order of the samples anew for each epoch; `false` keeps that of the dataset.")
+    reshuffle: bool = Field(True, description="Draw the order of the samples anew for each epoch; `false` keeps that of the first.")
     accumulate: int = Field(1, ge=1, le=1024, description="Batches whose gradients are averaged into one optimiser step.")
     clip: float | None = Field(None, gt=0, le=1e6, description="The largest L2 norm of a step's whole gradient; none when left out.")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="The part of each label that is spread over all classes.")

@@ -16,7 +16,9 @@ _DEVICE_SHARE = 0.25
 
 
 class Batches:
-    """One split, each epoch in a new order unless not to `shuffle`: `steps` optimiser steps of at most `batch_size` × `accumulate` samples.
+    """One split: `steps` optimiser steps of at most `batch_size` × `accumulate` samples each, in an order of each epoch's own.
+
+    Without `reshuffle` every epoch has the order of the first.
 
     An epoch is one pass: the last batch is smaller, but never a single sample (batch norm cannot train on one): that one joins the
     batch before. `classes` (C,) bool says which classes these rows have; None where they have all; `domain` is the rows'. With `views` = k
@@ -34,7 +36,7 @@ class Batches:
         views: int | None = None,
         view_seed: int = 0,
         accumulate: int = 1,
-        shuffle: bool = True,
+        reshuffle: bool = True,
     ) -> None:
         if augmentation and rows.bank.ndim != 4:
             raise Refused("/recipe/augmentation", "the dataset holds vectors; crops and flips need images", hint="leave augmentation empty")
@@ -45,7 +47,7 @@ class Batches:
         self._labels = torch.from_numpy(np.array(rows.labels))
         self._position = torch.from_numpy(np.array(rows.position))
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
-        self._shuffle = shuffle
+        self._reshuffle = reshuffle
         whole, left = divmod(self._n, self._size)
         self.steps = max(1, whole + (left > 1 or (left == 1 and self._size == 1)))
         present = torch.bincount(self._labels[self._position], minlength=rows.classes) > 0
@@ -59,7 +61,7 @@ class Batches:
         if not 0 <= i < self.steps:
             raise IndexError(f"an epoch has {self.steps} batches; there is no batch {i}")
         if self._order[0] != epoch:  # a memo of a pure function, not state
-            self._order = (epoch, random.order(self._seed, epoch, self._n) if self._shuffle else torch.arange(self._n))
+            self._order = (epoch, random.order(self._seed, epoch if self._reshuffle else 0, self._n))
         stop = self._n if i == self.steps - 1 else (i + 1) * self._size
         position = self._position[self._order[1][i * self._size : stop]]
         index = (position + self._first).to(self._device)

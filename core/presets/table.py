@@ -20,22 +20,32 @@ class Networks(_Part):
 class Column(_Part):
     """What one column sets for all of its rows.
 
-    `epochs` are those of the transfer fit and of the training: every row has their sum. `take` is the job spec's, None for all images.
-    `published` has test errors in %, by row; rows that are missing were not published.
+    `epochs` are those of the transfer fit and of the training: every row has their sum, but for those that `budgets` gives others.
+    `take` is the job spec's, None for all images. `published` has test errors in %, by row, and `measured` other published values, by what
+    is measured and by row; rows that are missing were not published.
     """
 
     title: str
     epochs: tuple[int, int]
     networks: Networks
+    budgets: Mapping[str, tuple[int, int]] = Field(default_factory=dict)
     take: Mapping[str, Any] | None = None
     batch_size: int | None = None
     published: Mapping[str, float] = Field(default_factory=dict)
+    measured: Mapping[str, Mapping[str, float]] = Field(default_factory=dict)
+
+    def budget(self, row: str) -> tuple[int, int]:
+        """The epochs of a row's transfer fit, if it has one, and of its training."""
+        return self.budgets.get(row, self.epochs)
 
 
 class Row(_Part):
-    """A way to teach: the method with a transfer fit of its own, if there is one, and those that act while training."""
+    """A way to teach: the method with a transfer fit of its own, if there is one, and those that act before or while training. With
+    `as_teacher` the student is a network like the teacher.
+    """
 
     title: str
+    as_teacher: bool = False
     transfer: Mapping[str, Any] | None = None
     train: tuple[Mapping[str, Any], ...] = ()
     task_weight: float = 0.0
@@ -45,9 +55,10 @@ class Row(_Part):
 class Table(_Part):
     """Rows times columns.
 
-    `spec` is what all cells share. `prefix`, where there is one, makes every published cell a preset `<prefix>_<column>_<row>`. `data`,
-    `input` and `classes` are those of the published dataset, `source` is where the errors were published. `teacher` is what the teachers'
-    own recipe has otherwise than `spec`'s.
+    `spec` is what all cells share. `against` are the rows that every row is compared with. `normalize` says whether the networks normalise
+    by the data's measurements. `prefix`, where there is one, makes every published cell a preset `<prefix>_<column>_<row>`. `data`, `input`
+    and `classes` are those of the published dataset, `source` is where the errors were published. `teacher` is what a teacher's own recipe
+    has otherwise than that of `spec`; it learns from the `teacher_dataset` of `spec` where there is one.
     """
 
     title: str
@@ -60,12 +71,14 @@ class Table(_Part):
     rows: Mapping[str, Row]
     columns: Mapping[str, Column]
     teacher: Mapping[str, Any] = Field(default_factory=dict)
+    against: tuple[str, ...] = ("kd", "none")
+    normalize: bool = True
     prefix: str | None = None
 
     def job(self, row: str, column: str) -> dict[str, Any]:
         """The job spec of a cell, without the ids: transfer and training together have the column's epochs, whatever the row."""
         way, setting = self.rows[row], self.columns[column]
-        transfer, train = setting.epochs
+        transfer, train = setting.budget(row)
         methods = [dict(method) for method in way.train]
         if way.transfer is not None:
             methods.insert(0, {**way.transfer, "epochs": transfer})
@@ -84,6 +97,11 @@ class Table(_Part):
             "recipe": recipe,
         }
 
+    def student(self, row: str, column: str) -> Mapping[str, Any]:
+        """The architecture of a cell's student."""
+        networks = self.columns[column].networks
+        return networks.teacher if self.rows[row].as_teacher else networks.student
+
     def presets(self) -> dict[str, dict[str, Any]]:
         """Every published cell as a preset, by name; none where the table has no prefix."""
         if self.prefix is None:
@@ -96,7 +114,7 @@ class Table(_Part):
 
     def _sentence(self, row: str, column: Column) -> str:
         """What a list of presets shows of one."""
-        transfer, train = column.epochs
+        transfer, train = column.budget(row)
         return f"{self.rows[row].title}, {column.title}; {transfer}+{train} epochs; {column.published[row]} % test error published."
 
     def _preset(self, row: str, column: str) -> dict[str, Any]:
@@ -104,7 +122,7 @@ class Table(_Part):
         whole = {"input": list(self.input), "classes": self.classes}
         return {
             "note": f"{self._sentence(row, setting)} {self.rows[row].note.strip()} {self.note.strip()}".replace("  ", " "),
-            "networks": {"teacher": {**setting.networks.teacher, **whole}, "student": {**setting.networks.student, **whole}},
+            "networks": {"teacher": {**setting.networks.teacher, **whole}, "student": {**self.student(row, column), **whole}},
             "published": {"error_percent": setting.published[row], "source": self.source},
             **self.job(row, column),
         }

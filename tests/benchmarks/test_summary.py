@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.summary import Difference, Spread, difference, spread
+from benchmarks.summary import Difference, Spread, difference, rank_correlation, spread
 
 
 def test_mean_and_sample_deviation_by_hand() -> None:
@@ -22,3 +22,12 @@ def test_differences_are_paired_by_seed_and_their_interval_is_by_hand() -> None:
 def test_two_seeds_are_too_few_for_an_interval() -> None:
     assert difference({0: 3.0, 1: 5.0}, {0: 1.0, 1: 1.0}) == Difference(2, 3.0, None, None)
     assert difference({0: 3.0}, {1: 1.0}) is None
+
+
+def test_the_correlation_of_ranks_is_by_hand() -> None:
+    # Ranks 1, 2, 3 and 1, 3, 2: 1 - 6 (0 + 1 + 1) / (3 * 8).
+    assert rank_correlation([(1.0, 10.0), (2.0, 90.0), (5.0, 20.0)]) == pytest.approx(0.5)
+    # Ranks 1, 2, 3 and 1.5, 1.5, 3: the correlation of these numbers, 1.5 / (2 * 1.5) ** .5.
+    assert rank_correlation([(1.0, 4.0), (2.0, 4.0), (3.0, 5.0)]) == pytest.approx(1.5 / 3**0.5)
+    assert rank_correlation([(1.0, 4.0), (2.0, 4.0), (3.0, 4.0)]) is None
+    assert rank_correlation([(1.0, 4.0), (2.0, 5.0)]) is None

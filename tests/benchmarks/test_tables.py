@@ -12,7 +12,7 @@ import pytest
 from benchmarks.images import canonical
 from benchmarks.page import page
 from benchmarks.scales import FULL, SMALL, Scale, changes, network, words
-from benchmarks.tables import Cell, Teacher, measure, summarise, teachers_of, training_of
+from benchmarks.tables import Cell, Teacher, measure, ranking, summarise, teachers_of, training_of
 from benchmarks.training import Bed
 from core.events import Checkpointed, decode
 from core.presets import tables
@@ -133,6 +133,8 @@ def test_the_page_tells_figures_published_ones_and_what_was_changed() -> None:
             "seeds": [0, 1, 2],
             "columns": {"1+5": {"here": words(table.columns["1+5"]), "full": words(tables()["ab_epochs"].columns["1+5"])}},
             "rows": {name: row.title for name, row in table.rows.items()},
+            "against": ["kd", "none"],
+            "ranking": {"1+5": ranking(summarise(table, RUNS))},
             "teachers": [{"network": "WRN-10-1", "error": 12.5, "epochs": 2, "images": 64}],
             "cells": summarise(table, RUNS),
             "runs": RUNS,
@@ -143,6 +145,8 @@ def test_the_page_tells_figures_published_ones_and_what_was_changed() -> None:
     assert "| AB+KD | 16.00 ± 1.41 1 diverged (11.16) |" in told
     assert "| AB+KD | -3.50 (n = 2) |" in told
     assert "| none | +2.00 [-0.48, +4.48] |" in told
+    assert "Less the error of no teacher" in told
+    assert "- 1+5: error +0.50 (3 rows)" in told  # 22, 20, 16 beside 17.72, 19.80, 11.16: the first two change places
     here = "1+5 epochs, 32 images, batch 16, WRN-10-1 with stem stride 2 to WRN-10-1 with stem stride 4"
     assert "In all columns here: at with weight 30.0;" in told
     assert "; teachers' recipe: epochs 6;" in told
@@ -176,6 +180,8 @@ def test_what_else_was_measured_stands_beside_the_errors() -> None:
             "seeds": [0, 1, 2],
             "columns": {"1+5": {"here": "a", "full": "b"}},
             "rows": {name: row.title for name, row in table.rows.items()},
+            "against": [],
+            "ranking": {},
             "teachers": [],
             "cells": cells,
             "runs": runs,
@@ -187,6 +193,7 @@ def test_what_else_was_measured_stands_beside_the_errors() -> None:
     assert "AngSim" not in told
     assert "full scale (Moon)" in told
     assert "In all columns" not in told
+    assert "Spearman" not in told
     assert "What ran: wasserstein with form double_backward in 1 training; wasserstein with form tangent in 2 trainings." in told
 
 
@@ -194,7 +201,8 @@ def test_networks_are_told_by_what_their_families_are_called_by() -> None:
     assert network({"family": "wrn", "depth": 16, "widen": 2}) == "WRN-16-2"
     assert network({"family": "resnet", "depth": 8, "stem_stride": 2}) == "ResNet-8 with stem stride 2"
     assert network({"family": "convnet", "channels": [16, 32, 64]}) == "convnet 16-32-64"
-    assert network({"family": "mlp", "hidden": 8}) == "mlp with hidden 8"
+    assert network({"family": "mlp", "hidden": [64, 32], "rectified": True}) == "MLP 64-32 with rectified True"
+    assert network({"family": "vgg", "depth": 11}) == "vgg with depth 11"
 
 
 def test_a_teacher_is_trained_as_its_table_says_but_for_what_the_scale_says() -> None:

@@ -40,8 +40,8 @@ def dataset_of(shape: tuple[int, ...], classes: int) -> DatasetReport:
 def spec_of(fields: Mapping[str, Any]) -> JobSpec:
     """The job of a preset or of a table's cell, with ids."""
     own = {name: value for name, value in fields.items() if name not in ("note", "networks", "published")}
-    dataset = {**own["dataset"], "id": "ds_0"}
-    return JobSpec.model_validate({**own, "teacher": "tch_0", "student": {"architecture": "arc_0"}, "dataset": dataset})
+    data = {name: {**own[name], "id": "ds_0"} for name in ("dataset", "teacher_dataset") if name in own}
+    return JobSpec.model_validate({**own, **data, "teacher": "tch_0", "student": {"architecture": "arc_0"}})
 
 
 @cache
@@ -211,4 +211,4 @@ def test_every_cell_of_a_table_is_a_job_of_its_columns_epochs(table: Any) -> Non
         for row in table.rows:
             spec = spec_of(table.job(row, name))
             transfers = [method.epochs for method in spec.methods if hasattr(method, "epochs")]
-            assert [*transfers, spec.recipe.epochs] == (list(column.epochs) if transfers else [sum(column.epochs)])
+            assert [*transfers, spec.recipe.epochs] == (list(column.budget(row)) if transfers else [sum(column.epochs)])
