@@ -2,14 +2,20 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from retort import Job
+from rich.console import Console
+
+from retort import Job, RetortError
+from retort.render import error
+from retort.session import console
 
 
 class Failed(Exception):
@@ -53,3 +59,22 @@ def succeeded(*jobs: Job) -> None:
     for job in jobs:
         if job.status != "succeeded":
             raise Failed(f"{job.id} ({job.name}) {job.status}: {job.problem.get('reason', job.raw.get('message'))}")
+
+
+def played(beside: Path, example: Callable[[Path, Console], None]) -> int:
+    """An example in a new folder beside others, told in words however it ends: its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    told, folder = console(), beside.resolve() / datetime.now().strftime("%Y%m%d-%H%M%S")
+    try:
+        example(folder, told)
+    except KeyboardInterrupt:
+        told.print("\ninterrupted; everything is stopped")
+        return 130
+    except Failed as wrong:
+        told.print(f"the example failed: {wrong}\nlogs: {folder / 'service' / 'logs'}")
+        return 1
+    except RetortError as wrong:
+        told.print(error(wrong))
+        told.print(f"logs: {folder / 'service' / 'logs'}")
+        return 1
+    return 0

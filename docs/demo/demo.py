@@ -5,20 +5,16 @@ named by the time.
 """
 
 import json
-import signal
 import sys
 import time
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from docs.serving import Failed, running, serving, succeeded
-from retort import Asset, Client, Job, RetortError
-from retort.render import error
-from retort.session import console as plain_console
+from docs.serving import Failed, played, running, serving, succeeded
+from retort import Asset, Client, Job
 from retort.watch import watch
 
 HERE = Path(__file__).resolve().parent
@@ -36,8 +32,8 @@ class Demo:
         self.started = time.monotonic()
         folder.mkdir(parents=True)
 
-    def run(self) -> bool:
-        """Whether the downloaded student does what the service said."""
+    def run(self) -> None:
+        """To the downloaded student; Failed where it does not do what the service said."""
         self.step("training a teacher outside Retort: plain PyTorch, docs/demo/teacher.py")
         self.train_teacher()
         self.step("starting the service: retort up")
@@ -54,7 +50,7 @@ class Demo:
         names = ", ".join(sorted(path.name for path in files))
         self.console.print(f"the student's files: {self.folder / 'student'}\n  {names}")
         self.step("checking the student's weights with nothing but torch")
-        return self.check(next(path for path in files if path.name == "model.safetensors"), job)
+        self.check(next(path for path in files if path.name == "model.safetensors"), job)
 
     def step(self, text: str) -> None:
         """Say what comes now."""
@@ -112,15 +108,15 @@ class Demo:
         self.console.print(table)
         self.console.print(f"the teacher was worth {gain:+.2f} points (one seed)\n")
 
-    def check(self, weights: Path, job: Job) -> bool:
-        """Whether plain torch counts as many right answers as the service reported."""
+    def check(self, weights: Path, job: Job) -> None:
+        """Failed unless plain torch counts as many right answers as the service reported."""
         right, n = count_right(weights, self.folder / "digits.npz", json.loads((self.folder / "teacher.json").read_text())["normalization"])
         reported = job.result["test"]
-        same: bool = n == reported["n"] and right == round(reported["accuracy"] * reported["n"])
-        verdict = "the same number" if same else "NOT the same number"
         self.console.print(f"plain torch finds {right} of {n} right: {right / n:.4f}")
-        self.console.print(f"the service reported {reported['accuracy']:.4f} on {reported['n']}: {verdict}")
-        return same
+        told = f"the service reported {reported['accuracy']:.4f} on {reported['n']}"
+        if n != reported["n"] or right != round(reported["accuracy"] * reported["n"]):
+            raise Failed(f"{told}: NOT the same number")
+        self.console.print(f"{told}: the same number")
 
 
 def count_right(weights: Path, data: Path, normalization: dict[str, list[float]]) -> tuple[int, int]:
@@ -160,22 +156,8 @@ def count_right(weights: Path, data: Path, normalization: dict[str, list[float]]
 
 def main() -> int:
     """0 where the student does what the service said."""
-    console = plain_console()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     home = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE.parents[1] / ".demo"
-    folder = home.resolve() / datetime.now().strftime("%Y%m%d-%H%M%S")
-    demo = Demo(folder, console)
-    try:
-        return 0 if demo.run() else 1
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; everything is stopped")
-        return 130
-    except Failed as wrong:
-        console.print(f"the demo failed: {wrong}")
-    except RetortError as wrong:
-        console.print(error(wrong))
-    console.print(f"logs: {demo.service / 'logs'}")
-    return 1
+    return played(home, lambda folder, console: Demo(folder, console).run())
 
 
 if __name__ == "__main__":

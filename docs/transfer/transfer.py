@@ -8,11 +8,9 @@ README.
 """
 
 import argparse
-import signal
 import statistics
 import sys
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,8 @@ from rich.table import Table
 
 from benchmarks.images import unpack
 from benchmarks.summary import Difference, difference
-from docs.serving import Failed, serving, succeeded
-from retort import ApiError, Asset, Client, Job, RetortError
-from retort.render import error
-from retort.session import console as plain_console
+from docs.serving import Failed, played, serving, succeeded
+from retort import ApiError, Asset, Client, Job
 from retort.watch import watch
 
 HERE = Path(__file__).resolve().parent
@@ -230,22 +226,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     """0 where the table was printed."""
-    console, asked = plain_console(), arguments()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    example = Example(asked.folder.resolve() / datetime.now().strftime("%Y%m%d-%H%M%S"), console, asked)
-    try:
-        example.run()
-    except KeyboardInterrupt:
-        console.print("\ninterrupted; everything is stopped")
-        return 130
-    except Failed as wrong:
-        console.print(f"the example failed: {wrong}\nlogs: {example.folder / 'service' / 'logs'}")
-        return 1
-    except RetortError as wrong:
-        console.print(error(wrong))
-        console.print(f"logs: {example.folder / 'service' / 'logs'}")
-        return 1
-    return 0
+    asked = arguments()
+    return played(asked.folder, lambda folder, console: Example(folder, console, asked).run())
 
 
 if __name__ == "__main__":
