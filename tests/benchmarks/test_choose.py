@@ -1,10 +1,10 @@
-"""The choice of epsilon: on training images that nobody learnt from, and never on the test images."""
+"""The choice of parameters: on training images that nobody learnt from, and never on the test images."""
 
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.epsilon import candidates, without_test
+from benchmarks.choose import candidates, without_test
 from benchmarks.images import canonical
 from core.data import open_dataset
 from core.presets import tables
@@ -24,12 +24,20 @@ def test_some_training_images_take_the_place_of_the_test_images(tmp_path: Path) 
     assert [int(image.flat[0]) % 2 for image in apart.split("test").x] == list(apart.split("test").y)
 
 
-def test_candidates_are_the_tables_own_row_with_another_epsilon_and_norm() -> None:
+def test_candidates_are_the_tables_own_row_with_other_values() -> None:
     table = tables()["few_data_fashion_mnist"]
-    asked = candidates(table, "500", [0.1, 1.0], ["l2", "l1"])
+    asked = candidates(table, "wasserstein", "500", {"epsilon": [0.1, 1.0], "norm": ["l2", "l1"]})
     assert list(asked.columns) == ["500"]
-    assert list(asked.rows) == ["kd", "epsilon 0.1, l2", "epsilon 1, l2", "epsilon 0.1, l1", "epsilon 1, l1"]
-    assert asked.job("epsilon 1, l1", "500")["methods"] == [{**table.rows["wasserstein"].train[0], "epsilon": 1.0, "norm": "l1"}]
-    assert {field: value for field, value in asked.job("epsilon 1, l1", "500").items() if field not in ("name", "methods")} == {
+    assert list(asked.rows) == [
+        "kd",
+        "none",
+        "epsilon 0.1, norm l2",
+        "epsilon 0.1, norm l1",
+        "epsilon 1.0, norm l2",
+        "epsilon 1.0, norm l1",
+    ]
+    changed = asked.job("epsilon 1.0, norm l1", "500")
+    assert changed["methods"] == [{**table.rows["wasserstein"].train[0], "epsilon": 1.0, "norm": "l1"}]
+    assert {field: value for field, value in changed.items() if field not in ("name", "methods")} == {
         field: value for field, value in table.job("wasserstein", "500").items() if field not in ("name", "methods")
     }
