@@ -215,8 +215,9 @@ class Job:
             "device": runtime.device,
             "hardware": facts.hardware,
             "seed": facts.seed,
-            # Of the training alone: where a job is resumed there, the terms of earlier fits do not run again.
-            "terms": {name: said for name, weighted in self.plan.fits[-1].terms.items() if (said := dict(weighted.term.facts()))},
+            "terms": {
+                name: said for fit in self.plan.fits for name, weighted in fit.terms.items() if (said := dict(weighted.term.facts()))
+            },
         }
 
 

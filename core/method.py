@@ -83,9 +83,10 @@ class Term(nn.Module):
         return {}
 
     def facts(self) -> Mapping[str, Any]:
-        """What the job's result says of this term once it has run in the training, as plain JSON values: {"form": "tangent"}.
+        """What the job's result says of this term once it has run, as plain JSON values: {"form": "tangent"}.
 
-        A function of job and networks alone: after a resume the term runs at least once more, and must say the same.
+        A function of job and networks alone, so that a resumed job says the same. It asks a term of the training that ran at least once
+        more; a term of a transfer fit may not run again, and keeps in a buffer what it learns by running.
         """
         return {}
 
@@ -160,6 +161,8 @@ class Method(BaseModel):
     """Where it was published."""
     needs_teacher: ClassVar[bool] = True
     """Whether the job must name a teacher."""
+    grows: ClassVar[bool] = False
+    """Whether the student must be at least as large as the teacher, and of its family."""
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Parameters worth showing. They stand on the method's page, and the conformance suite plays each of them."""
     pairs_by: ClassVar[Literal["out", "pre"] | None] = None

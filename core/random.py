@@ -40,6 +40,13 @@ def rival(logits: Tensor, uniform: Tensor) -> Tensor:
     return (rest <= uniform.double().cpu()[:, None] * rest[:, -1:]).sum(1).to(logits.device)
 
 
+def signs(key: Tensor, index: Tensor, n: int, stream: int = 0) -> Tensor:
+    """(B, n) float32, each -1 or 1: one bit of 64 for each."""
+    words = _bits(key, index, -(-n // 64), stream)
+    places = torch.arange(64, device=index.device)
+    return ((words[:, :, None] >> places) & 1).flatten(1)[:, :n].to(torch.float32) * 2 - 1
+
+
 def order(seed: int, epoch: int, n: int) -> Tensor:
     """A permutation of range(n), int64 on the CPU: the rows of one epoch, sorted by a draw of (seed, epoch, row)."""
     draws = _bits(key_of(seed, "order", epoch), torch.arange(n, device="cpu"), 1, 0)[:, 0]

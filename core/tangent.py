@@ -54,7 +54,7 @@ def linearise(network: Tapped, x: Tensor) -> tuple[View, Along]:
 
     The map is differentiable in the network's parameters, the place where each ReLU is open held fixed. Raises `Nonlinear`.
     """
-    record = _Record(x)
+    record = Record(x)
     with network.quiet(), record:
         shown = network(x)
     calls = tuple(record.calls)
@@ -75,8 +75,8 @@ class _Call(NamedTuple):
     replay: Replay | None
 
 
-class _Record(TorchFunctionMode):
-    """Runs a pass as it is, and notes for each call how it acts on a direction.
+class Record(TorchFunctionMode):
+    """Runs a pass as it is, and notes for each call how it acts on a direction; `Nonlinear` at the first that is not linear in pieces.
 
     `moving` holds what depends on the input, by id, and keeps it alive: ids of the dead are given away again.
     """
@@ -88,7 +88,7 @@ class _Record(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
         name, named = function.__name__, kwargs or {}
-        moved = [id(tensor) in self.moving for tensor in _tensors((args, named))]
+        moved = [id(tensor) in self.moving for tensor in tensors((args, named))]
         if not any(moved):
             self.calls.append(_Call(name, None))
             return function(*args, **named)
@@ -99,7 +99,7 @@ class _Record(TorchFunctionMode):
             out = function(*args, **named)
             replay = _replay(function, args, named, out, all_move=all(moved), first_alone=id(args[0]) in self.moving and sum(moved) == 1)
         self.calls.append(_Call(name, replay))
-        self.moving |= {id(tensor): tensor for tensor in _tensors(out)}
+        self.moving |= {id(tensor): tensor for tensor in tensors(out)}
         return out
 
 
@@ -130,10 +130,10 @@ _SCALES = frozenset({"div", "mul"})
 def _replay(function: Any, args: tuple[Any, ...], named: dict[str, Any], out: Any, *, all_move: bool, first_alone: bool) -> Replay | None:
     """How one call acts on a direction. `Nonlinear` for what is not on the list, and for what may not be linear as it was called."""
     name = function.__name__
-    tensors = list(_tensors(out))
-    if name in _READS and not tensors:
+    given = list(tensors(out))
+    if name in _READS and not given:
         return None
-    if "rounding_mode" in named or not all(tensor.is_floating_point() for tensor in tensors):
+    if "rounding_mode" in named or not all(tensor.is_floating_point() for tensor in given):
         raise Nonlinear(name)  # what rounds has steps
     plain = not any(isinstance(value, (int, float)) for value in args[1:2])
     if name in _LINEAR and all_move and (name not in ("add", "sub") or plain):
@@ -169,6 +169,11 @@ def _relu(function: Any, out: Tensor, x: Tensor, inplace: bool = False) -> Repla
     return None if inplace else lambda u, *_, **__: torch.ops.aten.threshold_backward(u, open_, 0)
 
 
+def _leaky_relu(function: Any, out: Tensor, x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Replay | None:
+    entered = x.detach()
+    return None if inplace else lambda u, *_, **__: torch.ops.aten.leaky_relu_backward(u, entered, negative_slope, False)
+
+
 def _hardtanh(  # noqa: PLR0917 -- as torch calls it
     function: Any, out: Tensor, x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
 ) -> Replay | None:
@@ -201,6 +206,7 @@ _MAKERS: dict[str, Callable[..., Replay | None]] = {
     "conv2d": _layer,
     "dropout": _dropout,
     "hardtanh": _hardtanh,
+    "leaky_relu": _leaky_relu,
     "linear": _layer,
     "pad": _pad,
     "relu": _relu,
@@ -208,11 +214,12 @@ _MAKERS: dict[str, Callable[..., Replay | None]] = {
 }
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors among the arguments or results of a call, however they are nested."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors(item)
     elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+        yield from tensors(list(value.values()))

@@ -1,6 +1,6 @@
 """What every method of the catalogue must do; a new file in `core/methods` is tested by being there.
 
-A teacher that has learnt something teaches a small student; each term of a method is looked at alone.
+A teacher that has learnt something teaches a small student, or a large one where a method `grows`; each term of a method is looked at alone.
 """
 
 import inspect
@@ -31,7 +31,7 @@ from core.taps import Pair
 from tests.core import toys
 from tests.core.toys import Job, Toy, ToyMethod, spec, tapped
 
-TEACHER, STUDENT = Toy(width=6), Toy(width=4)
+TEACHER = Toy(width=6)
 DATA = {"teacher_dataset": {"id": "ds_2", "validation": 0.0}}
 
 METHODS: dict[str, type[Method]] = {**catalogue(), "toy": ToyMethod}
@@ -51,14 +51,19 @@ def wise() -> Mapping[str, Tensor]:
     return toys.play(toys.make(spec(teacher=False, recipe=recipe), student=TEACHER), freeze=False).weights
 
 
-def made(*methods: Method, student: Family = STUDENT, initial: int = 0, **asked: Any) -> Job:
+def student_of(method: Method, dropout: float = 0.0) -> Family:
+    return Toy(width=8 if method.grows else 4, dropout=dropout)
+
+
+def made(*methods: Method, dropout: float = 0.0, initial: int = 0, **asked: Any) -> Job:
+    student = student_of(methods[0], dropout)
     return toys.make(spec(*methods, **DATA | asked), teacher=TEACHER, student=student, initial=initial, teacher_weights=wise())
 
 
 def lesson(method: Method) -> Lesson:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return method.lesson(measure(TEACHER), measure(STUDENT))
+        return method.lesson(measure(TEACHER), measure(student_of(method)))
 
 
 def alone(method: Method, *, steps: int, twin: bool = False) -> list[tuple[str, Bench, Live]]:
@@ -67,7 +72,7 @@ def alone(method: Method, *, steps: int, twin: bool = False) -> list[tuple[str, 
     for fit_of in (*lesson(method).transfer, Fit(lesson(method).train, Recipe())):
         for name in fit_of.terms:
             term = fit_of.terms[name].term
-            student = tapped(TEACHER if twin else STUDENT, term.student_taps, seed=3)
+            student = tapped(TEACHER if twin else student_of(method), term.student_taps, seed=3)
             teacher = tapped(TEACHER, term.teacher_taps, seed=4)
             teacher.network.load_state_dict(dict(wise()))
             if twin:
@@ -115,7 +120,7 @@ def test_the_schema_round_trips_and_unknown_keys_are_refused(method: Method) -> 
 
 @every_method
 def test_a_lesson_is_pure(method: Method) -> None:
-    teacher, student = measure(TEACHER), measure(STUDENT)
+    teacher, student = measure(TEACHER), measure(student_of(method))
     before = (teacher.model_dump_json(), student.model_dump_json())
     first, second = lesson(method), lesson(method)
     assert (teacher.model_dump_json(), student.model_dump_json()) == before
@@ -179,16 +184,15 @@ def test_the_students_state_dict_keys_are_unchanged_and_it_runs_without_the_engi
     before = list(job.student.network.state_dict())
     toys.play(job, freeze=False)
     assert list(job.student.network.state_dict()) == before
-    plain = STUDENT.build()
+    plain = student_of(method).build()
     plain.load_state_dict(job.student.network.state_dict())
 
 
 @every_method
 def test_interrupted_anywhere_and_resumed_equals_uninterrupted(method: Method) -> None:
-    student = Toy(width=4, dropout=0.2)
-    whole = toys.play(made(method, student=student))
+    whole = toys.play(made(method, dropout=0.2))
     for told, blob in whole.kept:
-        again = made(method, student=student, initial=50)
+        again = made(method, dropout=0.2, initial=50)
         toys.scramble(again)
         rest = toys.play(again, resume=blob, freeze=False)
         assert whole.events[:told] + rest.events == whole.events
@@ -219,7 +223,7 @@ def test_the_pairs_it_takes_by_default_are_made_of_those_that_it_names(method: M
     assert (method.pairs_by is None) == ("pairs" not in type(method).model_fields)
     if method.pairs_by is None:
         return
-    default, decided = match(measure(TEACHER), measure(STUDENT), method.pairs_by), made(method).plan
+    default, decided = match(measure(TEACHER), measure(student_of(method)), method.pairs_by), made(method).plan
     for looked, taps in (
         (decided.teacher_taps, {pair.teacher for pair in default}),
         (decided.student_taps, {pair.student for pair in default}),
