@@ -77,7 +77,14 @@ class Rows(nn.Module):
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "a perceptron": lambda: nn.Sequential(nn.Flatten(), nn.Linear(128, 2), nn.ReLU(), nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3)),
     "a convnet": lambda: nn.Sequential(
-        nn.Conv2d(2, 2, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(2, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3)
+        nn.Conv2d(2, 2, 3),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(2, 3, 2),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(3, 3),
     ),
     "a residual network": Residual,
     "rows": lambda: nn.Sequential(Rows()),
