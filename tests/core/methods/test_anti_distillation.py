@@ -18,7 +18,7 @@ from core.methods.anti_distillation import AntiDistillation, Distance, Labels
 from core.networks import parse
 from core.optim import SGD, Recipe
 from core.random import key_of
-from core.taps import Tapped, View
+from core.taps import Tapped
 from core.trace import Curvature
 from tests.core import toys
 from tests.core.folders import fill, work
