@@ -216,13 +216,12 @@ def wasserstein(
 
 def distance(student: Sequence[Array], teacher: Sequence[Array], *, squared: bool) -> tuple[float, dict[str, Array]]:
     """Petrushina 2022: the distance of the teacher's weights from the first rows and columns of the student's."""
-    gaps = [np.zeros_like(ours) for ours in student]
-    for gap, ours, theirs in zip(gaps, student, teacher, strict=True):
-        place = tuple(slice(0, extent) for extent in theirs.shape)
-        gap[place] = ours[place] - theirs
+    gaps = [ours[tuple(map(slice, theirs.shape))] - theirs for ours, theirs in zip(student, teacher, strict=True)]
     total = float(sum((gap**2).sum() for gap in gaps))
     factor = 2.0 if squared else 1 / np.sqrt(total)
-    return total if squared else float(np.sqrt(total)), {f"w{k}": factor * gap for k, gap in enumerate(gaps)}
+    beyond = [[(0, more - extent) for more, extent in zip(w.shape, gap.shape, strict=True)] for w, gap in zip(student, gaps, strict=True)]
+    gradients = {f"w{k}": factor * np.pad(gap, more) for k, (gap, more) in enumerate(zip(gaps, beyond, strict=True))}
+    return total if squared else float(np.sqrt(total)), gradients
 
 
 def trace(x: Array, student: tuple[Array, Array, Array], classes: NDArray[np.bool_]) -> tuple[float, dict[str, Array]]:
