@@ -1,4 +1,4 @@
-# The one door to everything: make demo, make test, make check, make bench, make step, make bss, make penalty, make tables DATA=<images>.
+# The one door to everything: make demo, make test, make check, make bench, make step, make bss, make penalty, make trace, make tables DATA=<images>.
 
 PYTHON ?= python3
 # Extra words for the installation of torch alone. Without a GPU, name PyTorch's own CPU index here (see the README): it saves gigabytes.
@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check format bench step bss penalty tables clean
+.PHONY: demo test check format bench step bss penalty trace tables clean
 
 $(READY): pyproject.toml constraints.txt retort/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Retort needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -43,6 +43,9 @@ bss: $(READY)
 
 penalty: $(READY)
 	$(BIN)/python -m benchmarks.penalty --out benchmarks/results/penalty.json
+
+trace: $(READY)
+	$(BIN)/python -m benchmarks.trace --out benchmarks/results/trace.json
 
 tables: $(READY)
 	@test -n "$(DATA)" || { echo "say where the images are: make tables DATA=<name>.tar.xz"; exit 1; }

@@ -167,13 +167,17 @@ class _Layers(Record):
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Squares:
-    entering = x.flatten(1, -2) if x.ndim > 2 else x[:, None]
+    def at_one_place(derivative: Tensor, counts: Tensor) -> Tensor:
+        # |leaving entering^T|^2 is the product of both squares, and the bias is a weight behind a constant 1.
+        leaving = (derivative.square().sum(2).t() * counts).sum(1)
+        entering = x.square().sum(1) if weight.requires_grad else x.new_zeros(len(x))
+        return (leaving * (entering + 1 if bias is not None and bias.requires_grad else entering)).sum()
 
-    def squares(derivative: Tensor, counts: Tensor) -> Tensor:
-        leaving = derivative.view(*derivative.shape[:2], -1, derivative.shape[-1]).permute(1, 2, 0, 3)
-        return _products(entering, leaving, counts, weight) + _bias(leaving, counts, bias)
+    def at_many(derivative: Tensor, counts: Tensor) -> Tensor:
+        leaving = derivative.flatten(2, -2).permute(1, 2, 0, 3)
+        return _products(x.flatten(1, -2), leaving, counts, weight) + _bias(leaving, counts, bias)
 
-    return squares
+    return at_one_place if x.ndim == 2 else at_many
 
 
 def _conv2d(  # noqa: PLR0917 -- as torch calls it

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from core.random import integers, key_of, order, rival, uniforms
+from core.random import integers, key_of, order, rival, signs, uniforms
 
 ROWS = torch.arange(200_000)
 KEY = key_of(0, "statistics")
@@ -54,6 +54,16 @@ def test_integers_fill_their_range_evenly() -> None:
     expected = len(ROWS) / 9
     assert ((counts - expected) ** 2 / expected).sum() < 30
     assert integers(KEY, ROWS[:4], 1).eq(0).all()
+
+
+def test_signs_are_even_independent_and_each_rows_own() -> None:
+    draws = signs(KEY, torch.arange(200), 1000)
+    assert draws.shape == (200, 1000)
+    assert set(draws.unique().tolist()) == {-1.0, 1.0}
+    assert draws.mean().abs() < 5 / draws.numel() ** 0.5
+    for other in (draws.roll(1, 0), draws.roll(1, 1), draws.roll(64, 1), signs(KEY, torch.arange(200), 1000, stream=1)):
+        assert (draws * other).mean().abs() < 5 / draws.numel() ** 0.5
+    assert torch.equal(signs(KEY, torch.tensor([7]), 70), draws[7:8, :70])
 
 
 def test_a_draw_depends_on_its_row_and_not_on_the_batch_around_it() -> None:

@@ -100,6 +100,7 @@ LINEAR: dict[str, Callable[[Tensor], Tensor]] = {
     "padded": lambda x: F.pad(x[:, :2], (1, 1)),
     "joined": lambda x: torch.cat([x[:, 2:], x[:, :2]], 1),
     "cut off": lambda x: F.relu6(x * 4.0),
+    "bent": lambda x: F.leaky_relu(x, 0.3),
 }
 
 

@@ -1,6 +1,6 @@
 """What every method of the catalogue must do; a new file in `core/methods` is tested by being there.
 
-A teacher that has learnt something teaches a small student, or a large one where a method `grows`; each term of a method is looked at alone.
+A teacher that has learnt something teaches a small student, or a large one where a method `grows`; each term is looked at alone.
 """
 
 import inspect

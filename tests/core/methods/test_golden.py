@@ -13,6 +13,7 @@ from core.anatomy import measure
 from core.data import Domain
 from core.method import Method, Scene
 from core.methods.ab import AB
+from core.methods.anti_distillation import Distance
 from core.methods.at import AT
 from core.methods.bss import BSS
 from core.methods.fitnet import Fitnet
@@ -22,6 +23,7 @@ from core.methods.kd import KD
 from core.methods.wasserstein import Wasserstein
 from core.networks import parse
 from core.taps import Pair, Tapped, View
+from core.trace import Curvature
 from tests.core import toys
 from tests.core.methods.golden import make
 from tests.core.methods.scenes import look, loss
@@ -155,4 +157,26 @@ def test_wasserstein(loss: str, norm: str, form: str) -> None:
     x = tensor(case["x"])
     found = look(made, student, teacher.requires_grad_(False), x, torch.zeros(len(x), dtype=torch.int64))
     weights = dict(student.network.named_parameters())
+    compare(name, found, w1=weights["linear1.weight"], w2=weights["fc.weight"])
+
+
+@pytest.mark.parametrize("variant", ["corrected", "official"])
+def test_distance(variant: str) -> None:
+    case = INPUTS[f"distance {variant}"]
+    student, teacher = (plain(*case[name]) for name in ("student", "teacher"))
+    names = ("linear1.weight", "linear1.bias", "fc.weight")
+    made = Distance(names, squared=variant == "corrected")
+    found = look(made, student, teacher.requires_grad_(False), torch.zeros(2, 5).double(), torch.tensor([0, 1]))
+    weights = dict(student.network.named_parameters())
+    compare(f"distance {variant}", found, **{f"w{k}": weights[name] for k, name in enumerate(names)})
+
+
+@pytest.mark.parametrize("name", ["trace", "trace of two classes"])
+def test_trace(name: str) -> None:
+    case = INPUTS[name]
+    student, x, index = plain(*case["student"]), tensor(case["x"]), torch.arange(len(case["x"]))
+    shown, classes = student(x), tensor(case["classes"])
+    scene = Scene(x, torch.zeros_like(index), index, shown, None, student, None, classes, torch.tensor(0), DOMAIN)
+    weights = dict(student.network.named_parameters())
+    found = Curvature("auto", 2)(scene)
     compare(name, found, w1=weights["linear1.weight"], w2=weights["fc.weight"])

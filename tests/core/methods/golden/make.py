@@ -5,7 +5,7 @@ elsewhere; every input is a seeded draw, and none lies within a difference's rea
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +214,36 @@ def wasserstein(
     return loss(w1, w2), {"w1": differences(lambda moved: loss(moved, w2), w1), "w2": differences(lambda moved: loss(w1, moved), w2)}
 
 
+def distance(student: Sequence[Array], teacher: Sequence[Array], *, squared: bool) -> tuple[float, dict[str, Array]]:
+    """Petrushina 2022: the distance of the teacher's weights from the first rows and columns of the student's."""
+    gaps = [ours[tuple(map(slice, theirs.shape))] - theirs for ours, theirs in zip(student, teacher, strict=True)]
+    total = float(sum((gap**2).sum() for gap in gaps))
+    factor = 2.0 if squared else 1 / np.sqrt(total)
+    beyond = [[(0, more - extent) for more, extent in zip(w.shape, gap.shape, strict=True)] for w, gap in zip(student, gaps, strict=True)]
+    gradients = {f"w{k}": factor * np.pad(gap, more) for k, (gap, more) in enumerate(zip(gaps, beyond, strict=True))}
+    return total if squared else float(np.sqrt(total)), gradients
+
+
+def trace(x: Array, student: tuple[Array, Array, Array], classes: NDArray[np.bool_]) -> tuple[float, dict[str, Array]]:
+    """Petrushina 2022: the trace of the Hessian of the mean cross-entropy by w1, b1, w2 and a bias of the logits that is 0. A weight by
+    which the logits have the derivatives j adds j^T (diag p - p p^T) j, for their second ones are 0; absent classes have p = 0.
+    """
+
+    def value(w1: Array, w2: Array) -> float:
+        total = 0.0
+        for sample in x:
+            before = w1 @ sample + student[1]
+            hidden, p = np.maximum(before, 0), np.zeros(len(w2))
+            p[classes] = softmax((w2 @ hidden)[classes])
+            derivatives = [on * column * entry for on, column in zip(before > 0, w2.T, strict=True) for entry in (*sample, 1.0)]
+            derivatives += [row * entry for row in np.eye(len(w2)) for entry in (*hidden, 1.0)]
+            total += sum(float(p @ j**2 - (p @ j) ** 2) for j in derivatives)
+        return total / len(x)
+
+    w1, _, w2 = student
+    return value(w1, w2), {"w1": differences(lambda moved: value(moved, w2), w1), "w2": differences(lambda moved: value(w1, moved), w2)}
+
+
 def network(name: str, hidden: int) -> tuple[Array, Array, Array]:
     """w1, b1 and w2 of a network from 5 features over some hidden units to 3 logits."""
     return draw(f"{name} w1", hidden, 5), draw(f"{name} b1", hidden), draw(f"{name} w2", 3, hidden)
@@ -224,6 +254,7 @@ def inputs() -> dict[str, dict[str, Any]]:
     two = {name: (w1, b1, w2[:2]) for name, (w1, b1, w2) in (("student", network("learner", 6)), ("teacher", network("tutor", 8)))}
     regressor = {"weight": draw("regressor", 2, 3, 3, 2), "bias": draw("bias", 2)}
     few = {"x": draw("x", 3, 5), "student": network("pupil", 4), "teacher": network("master", 6)}
+    grown, small = network("grown", 6), network("small", 4)
     hint = {"guided": draw("guided", 2, 3, 5, 4), "hint": draw("hint", 2, 2, 3, 3), **regressor}
     return {
         "kd": {"student": draw("logits", 4, 5), "teacher": 3 * draw("teacher's logits", 4, 5), "temperature": 4.0},
@@ -243,6 +274,10 @@ def inputs() -> dict[str, dict[str, Any]]:
         },
         "wasserstein kl l2": {**few, "temperature": 2.0, "epsilon": 0.5, "kl": True, "l1": False},
         "wasserstein mse l1": {**few, "temperature": 2.0, "epsilon": 0.1, "kl": False, "l1": True},
+        "distance corrected": {"student": grown, "teacher": small, "squared": True},
+        "distance official": {"student": grown, "teacher": small, "squared": False},
+        "trace": {"x": draw("x", 3, 5), "student": network("grown", 4), "classes": np.array([True, True, True])},
+        "trace of two classes": {"x": draw("x", 3, 5), "student": network("grown", 4), "classes": np.array([True, False, True])},
         "bss corrected": {"x": draw("x", 12, 5), **two, "temperature": 3.0, "std": 0.8, "official": False},
         "bss official": {"x": draw("x", 12, 5), **two, "temperature": 3.0, "std": 0.8, "official": True},
     }
@@ -250,6 +285,7 @@ def inputs() -> dict[str, dict[str, Any]]:
 
 LOSSES: dict[str, Callable[..., tuple[float, dict[str, Array]]]] = {
     "kd": kd, "fitnet corrected": fitnet, "fitnet official": fitnet, "at": at, "fsp": fsp, "ab": ab, "jacobian": jacobian,
+    "distance corrected": distance, "distance official": distance, "trace": trace, "trace of two classes": trace,
     "bss corrected": bss, "bss official": bss, "wasserstein kl l2": wasserstein, "wasserstein mse l1": wasserstein,
 }  # fmt: skip
 

@@ -1,0 +1,34 @@
+"""The two ways to the trace are one number, and the script says so before it measures; shown on a network small enough for a test."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import trace
+from core.taps import Tapped
+
+
+def test_the_closed_form_is_the_whole_hessians_and_agrees_with_the_mean_of_many_probes() -> None:
+    assert trace.equal()["gradient"] < 1e-12
+    network, x, y = trace.drawn((6, 5), 4, 8)
+    found = trace.agreeing(network, x, y, 200)
+    assert 0 < found["standard_error"] < 0.2 * found["closed_form"]
+    measured = trace.measured(network, x, y, rounds=1, steps=1)
+    assert measured["ratio"]["median"] == pytest.approx(measured["hutchinson_ms"] / measured["closed_form_ms"])
+
+
+def test_a_difference_stops_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = trace.closed_form
+
+    def wrong(network: Tapped, x: Tensor, *more: Any) -> Tensor:
+        return right(network, torch.cat([x, x[:1]]), *more)
+
+    monkeypatch.setattr(trace, "closed_form", wrong)
+    with pytest.raises(SystemExit, match="not the trace"):
+        trace.equal()
+    network, x, y = trace.drawn((6, 5), 4, 8)
+    monkeypatch.setattr(trace, "closed_form", lambda *_: torch.tensor(-1.0))
+    with pytest.raises(SystemExit, match="do not agree"):
+        trace.agreeing(network, x, y, 20)
