@@ -15,8 +15,9 @@ from core.channels import ACTIVATIONS, DROPOUTS, POOLS, SHAPINGS, paddings
 from core.errors import Refused
 from core.graph import Node
 
-_RANGES = {"relu": {"relu"}, "relu6": {"relu", "relu6"}}
-"""What an activation gives is left as it is by these."""
+_RELU = ("relu", "x")
+_BOUNDS = frozenset({"relu", "relu6", "hardtanh"})
+"""Activations that cut off what is beyond their bounds, and leave the rest as it is: twice is once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class _Walk:
     _alias: dict[int, int] = field(default_factory=lambda: {0: 0})
     _plain: dict[tuple[Any, ...], tuple[int, ...]] = field(default_factory=dict)
     _layers: dict[str, Node] = field(default_factory=dict)
-    _settled: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+    _settled: dict[int, set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
     _extents: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     def through(self) -> None:
@@ -97,10 +98,11 @@ class _Walk:
     def _settle(self, node: Node, reads: Sequence[int]) -> None:
         """Which activations would leave what this call gives as it is."""
         kept = set.intersection(*(self._settled[number] for number in reads))
-        if node.function in _RANGES:
-            kept = _RANGES[node.function]
+        if node.function in _BOUNDS:
+            positive = node.function != "hardtanh" or "min_val=0.0" in node.settings
+            kept = {(node.function, node.settings), *([_RELU] if positive else [])}
         elif node.function == "add" and len(reads) == 2:
-            kept = kept & {"relu"}
+            kept = kept & {_RELU}
         elif node.function not in POOLS | SHAPINGS | {"cat", "channel_shuffle", "chunk", "pad"}:
             kept = set()
         for number in node.gives:
@@ -149,7 +151,7 @@ class _Walk:
         there = self._plain.get(_key(node, given)) if "?" not in node.settings else None
         if there is not None:
             return there
-        if node.function in self._settled[given[0]]:
+        if (node.function, node.settings) in self._settled[given[0]]:
             return given
         if node.function in POOLS and self._extents[node.reads[0]] == node.shapes[0] and node.shapes[0][1:] == (1, 1):
             return given  # of one pixel, which it gives back

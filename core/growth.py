@@ -122,10 +122,11 @@ def _groups(
 
     Those of the fewest: a unit that a padding made occurs behind it only, and must not stand for one that came through it.
     """
-    shown = _by_place((twin, ours.tensors[number]) for number, twin in twins.items())
+    shown = _by_place((number, ours.tensors[number]) for number in twins)
     hidden = _by_place((twin, theirs.tensors[twin]) for twin in dict.fromkeys(twins.values()))
     found = []
-    for at, units in shown.items():
+    for numbers, units in shown.items():
+        at = {twins[number] for number in numbers}
         holding = sorted((there for there in hidden if at <= there), key=len)
         name = next((name for name, axes in ours.weights.items() if axes and units[0] in axes[0]), "the input")
         layer = name.rpartition(".")[0]
