@@ -72,6 +72,7 @@ def portrait(running: Service, tenant: Tenant, job: Job) -> JobCard:
         worker=WorkerOfJob(id=job.owner) if job.owner and job.state == "running" else None,
         problem=_problem(running, tenant, job),
         result=job.result,
+        warnings=job.inputs.get("warnings", []),
         queue_reason=_queue_reason(running, tenant, job),
         actions=actions_of(job),
         urls=Urls(**{name: f"/v1/jobs/{job.id}/{name}" for name in Urls.model_fields}),

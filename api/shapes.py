@@ -177,6 +177,9 @@ class JobCard(BaseModel):
             'choice, as `{"wasserstein": {"form": "tangent"}}`'
         )
     )
+    warnings: list[str] = Field(
+        description="what its plan warned of when it was submitted: nothing is wrong, but another setting may be meant"
+    )
     queue_reason: str | None = Field(description="why the job is still queued, when no living worker can take it")
     actions: list[str]
     urls: Urls

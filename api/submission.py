@@ -43,11 +43,12 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
     dataset = ready(running, tenant, "dataset", spec.dataset.id, "/dataset/id")
     ref: DatasetRef | None = spec.teacher_dataset
     other = ready(running, tenant, "dataset", ref.id, "/teacher_dataset/id") if ref else None
+    weights = spec.student.weights
     blobs = {
         "in/teacher.safetensors": teacher.blob if teacher else None,
         "in/dataset.safetensors": dataset.blob,
         "in/teacher_dataset.safetensors": other.blob if other else None,
-        "in/student.safetensors": _weights(running, tenant, spec.student.weights) if spec.student.weights else None,
+        "in/student.safetensors": _weights(running, tenant, weights) if isinstance(weights, str) else None,
     }
     task = {
         "kind": "distil",
@@ -80,7 +81,7 @@ def submit(running: Service, tenant: Tenant, drafted: Draft, *, key: str | None)
             name=spec.name,
             spec=drafted.task["spec"],
             spec_sha=identity(spec),
-            inputs={"task": drafted.task, "blobs": drafted.blobs},
+            inputs={"task": drafted.task, "blobs": drafted.blobs, "warnings": drafted.plan.warnings},
             queue=QUEUES[spec.device],
             seconds_limit=spec.limits.seconds,
             metadata=spec.metadata,

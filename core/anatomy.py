@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils.flop_counter import FlopCounterMode
 
 from core.errors import Refused
+from core.graph import Node, Record
 from core.networks import Family, Shape
 from core.taps import Pair, Tap, Tapped, site_of
 from core.watch import BATCH, Call, Operations, Watch
@@ -46,7 +47,8 @@ class Anatomy(BaseModel):
     `parameters` counts what learns; `flops` is one forward pass of one input, a multiplication and its addition being two;
     `taps` stand in execution order, inputs (":in") too; `calls` says how often one forward pass calls a module; `ops` are the
     ATen operations by name, without the underscore of the in-place ones; `weights` are the names and shapes of the state dict,
-    buffers included. `mean` and `std` are the network's own normalisation in data units, None where it has none.
+    buffers included. `mean` and `std` are the network's own normalisation in data units, None where it has none. `graph` is the pass in
+    eval mode, call by call; it is empty in a report that was stored before there was one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +65,7 @@ class Anatomy(BaseModel):
     stages: tuple[Stage, ...]
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
+    graph: tuple[Node, ...] = ()
 
     @field_validator("taps", mode="before")
     @classmethod
@@ -119,7 +122,12 @@ def measure(family: Family, *, normalization: Mapping[str, Sequence[float]] | No
     if parameters > LARGEST:
         raise Refused("/architecture", f"{parameters:,} parameters are more than the {LARGEST:,} that are taken")
     watched = Watch(network)
-    with torch.no_grad(), FlopCounterMode(display=False) as flops, Operations() as operations:
+    with (
+        torch.no_grad(),
+        FlopCounterMode(display=False) as flops,
+        Operations() as operations,
+        Record(network, x, lambda: watched.here) as record,
+    ):
         logits = network(x)
     assert logits.shape == (BATCH, family.classes), f"{family.family} gives {tuple(logits.shape)}"
     return Anatomy(
@@ -135,6 +143,7 @@ def measure(family: Family, *, normalization: Mapping[str, Sequence[float]] | No
         stages=_stages(watched.calls, family.input) if len(family.input) == 3 else (),
         mean=mean,
         std=std,
+        graph=tuple(record.nodes),
     )
 
 

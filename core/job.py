@@ -16,6 +16,7 @@ from core.data import Batches, Dataset, DatasetReport, Splits, open_dataset, sub
 from core.errors import Corrupt, Refused
 from core.events import Curve, Evaluated, Event, Exported, Phase, Result
 from core.export import Facts, export, versions
+from core.initialisers import Initialiser, initialise
 from core.networks import Family, parse
 from core.plan import Plan, plan
 from core.random import key_of
@@ -141,7 +142,10 @@ class Job:
         """The student with its initial weights: those that were given, or fresh ones drawn from the job's seed."""
         given = self.folder / "in" / "student.safetensors"
         torch.manual_seed(int(key_of(self.spec.seed, "student")) & (2**63 - 1))
-        return self.student.tapped(given if given.exists() else None, self.plan.student_taps, where="/student/weights")
+        student = self.student.tapped(given if given.exists() else None, self.plan.student_taps, where="/student/weights")
+        if isinstance(self.spec.student.weights, Initialiser):
+            initialise(student.network, self.spec.student.weights)
+        return student
 
     def trained_teacher(self) -> Tapped | None:
         """The teacher with its weights, where the job has one."""

@@ -135,18 +135,23 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """What a method adds to a job. Lessons add up; the empty lesson is the baseline without a teacher."""
+    """What a method adds to a job. Lessons add up; the empty lesson is the baseline without a teacher.
+
+    `warnings` are what a person should know who asked for this: nothing is wrong, but something else may be meant.
+    """
 
     initialise: tuple[Surgery, ...] = ()
     transfer: tuple[Fit, ...] = ()
     train: Mapping[str, Weighted] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def __add__(self, other: "Lesson") -> "Lesson":
         """Both, in order; `Refused` where both bring a term of the same name."""
         twice = sorted(self.train.keys() & other.train.keys())
         if twice:
             raise Refused("/methods", f"two methods bring the term {twice[0]!r}", hint="name each method once")
-        return Lesson(self.initialise + other.initialise, self.transfer + other.transfer, {**self.train, **other.train})
+        train = {**self.train, **other.train}
+        return Lesson(self.initialise + other.initialise, self.transfer + other.transfer, train, self.warnings + other.warnings)
 
 
 class Method(BaseModel):
@@ -161,8 +166,6 @@ class Method(BaseModel):
     """Where it was published."""
     needs_teacher: ClassVar[bool] = True
     """Whether the job must name a teacher."""
-    grows: ClassVar[bool] = False
-    """Whether the student must be at least as large as the teacher, and of its family."""
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Parameters worth showing. They stand on the method's page, and the conformance suite plays each of them."""
     pairs_by: ClassVar[Literal["out", "pre"] | None] = None

@@ -28,7 +28,7 @@ class Plan:
 
     `fits` have whole recipes, the last is the training itself. `rows` are the training samples of each fit, `per_epoch`
     its optimiser steps in one epoch. `same_classes` says that the teacher's logits are of the student's classes, as far as
-    counts and names tell.
+    counts and names tell. `warnings` are for the person who asked.
     """
 
     surgeries: tuple[Surgery, ...]
@@ -37,6 +37,7 @@ class Plan:
     seed: int
     same_classes: bool
     evaluate: tuple[Wanted, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def epochs(self) -> int:
@@ -82,6 +83,7 @@ class Plan:
             "steps": self.steps,
             "teacher_taps": list(self.teacher_taps),
             "student_taps": list(self.student_taps),
+            "warnings": list(self.warnings),
         }
 
 
@@ -123,6 +125,7 @@ def plan(
         seed=spec.seed,
         same_classes=same_classes,
         evaluate=spec.measures,
+        warnings=lesson.warnings,
     )
 
 

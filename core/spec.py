@@ -13,6 +13,7 @@ from core.evaluate.boundary import Boundary
 from core.evaluate.fgsm import FGSM
 from core.evaluate.measure import Measure
 from core.evaluate.parameter_noise import ParameterNoise
+from core.initialisers import Initialiser
 from core.method import Method
 from core.methods import catalogue
 from core.optim import Recipe, Weight
@@ -66,9 +67,19 @@ class StudentRef(_Part):
     """The network to train."""
 
     architecture: str = _id("arc", "an architecture")
-    weights: str | None = Field(
-        None, pattern=r"^(upl|art)_[0-9a-z]{1,64}$", description="An upload or an artifact to start from; fresh weights when left out."
+    weights: Annotated[str, Field(pattern=r"^(upl|art)_[0-9a-z]{1,64}$")] | Initialiser | None = Field(
+        None,
+        description=(
+            'An upload or an artifact to start from, or how to draw fresh weights: `{"initialiser": "xavier"}`. The architecture\'s own '
+            "fresh weights when left out. A method may overwrite them before the training."
+        ),
     )
+
+    @field_validator("weights")
+    @classmethod
+    def _default_is_left_out(cls, weights: str | Initialiser | None) -> str | Initialiser | None:
+        # The same training, written in two ways, has one identity.
+        return None if isinstance(weights, Initialiser) and weights.initialiser == "default" else weights
 
 
 class Limits(_Part):

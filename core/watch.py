@@ -56,6 +56,11 @@ class Watch:
                 module.register_forward_pre_hook(partial(self._enter, name))
                 module.register_forward_hook(self._leave)
 
+    @property
+    def here(self) -> str:
+        """The name of the innermost module whose call is under way, empty for the network itself."""
+        return self._open[-1].site.module if self._open else ""
+
     def taps(self) -> dict[Tap, Shape]:
         """The shapes in the order of execution; a tensor that a later operation overwrote shows something else, so it is no tap."""
         return {tap: tuple(tensor.shape[1:]) for tap, tensor, version in self._seen if tensor._version == version}

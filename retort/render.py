@@ -81,7 +81,7 @@ def job(one: Job) -> RenderableType:
     if result.get("bytes"):
         table.add_row("bytes", f"{result['bytes']:,}")
     trouble = problem(one)
-    return Group(table, *_curves(result.get("curves") or {}), *([trouble] if trouble else []))
+    return Group(table, *warnings(raw), *_curves(result.get("curves") or {}), *([trouble] if trouble else []))
 
 
 _MEASURES = {
@@ -229,7 +229,12 @@ def plan(planned: Mapping[str, Any]) -> Group:
         table.add_row(fit["phase"], ", ".join(fit["terms"]), str(fit["epochs"]), f"{fit['rows']:,}", f"{fit['steps']:,}")
     table.add_row("in all", "", str(decided["epochs"]), "", f"{decided['steps']:,}")
     lines = [f"{whose}: {', '.join(decided[f'{whose}_taps'])}" for whose in ("teacher", "student") if decided[f"{whose}_taps"]]
-    return Group(Text("this would do:", "bold"), table, *(Text(f"taps of the {line}") for line in lines))
+    return Group(Text("this would do:", "bold"), table, *(Text(f"taps of the {line}") for line in lines), *warnings(decided))
+
+
+def warnings(told: Mapping[str, Any]) -> Iterator[Text]:
+    """What a plan or a job warns of."""
+    return (Text.assemble(("warning: ", "yellow"), str(line)) for line in told.get("warnings") or ())
 
 
 def files(listed: Iterable[tuple[str, int]]) -> Table:

@@ -54,7 +54,6 @@ class AntiDistillation(Method):
 
     reference: ClassVar[str] = "Petrushina, Bakhteev, Grabovoy & Strijov, Anti-Distillation, 2022"
     examples = ({"epochs": 5}, {"variant": "official", "epochs": 5}, {"epochs": 1, "trace": "hutchinson", "probes": 16})
-    grows = True
 
     name: Literal["anti_distillation"] = "anti_distillation"
     epochs: int = Field(15, ge=1, le=100_000, description="Epochs of the transfer fit, before those of the recipe.")

@@ -79,6 +79,8 @@ def submit(
         return
     made = [client.jobs.create(spec)]
     session.say(f"submitted {made[0].id}")
+    for warning in made[0].raw.get("warnings", ()):
+        session.say(f"warning: {warning}")
     if baseline:
         made.append(made[0].baseline())
         session.say(f"baseline  {made[1].id}" + (" (it exists already)" if made[1].is_terminal else ""))

@@ -1,8 +1,10 @@
 """What every method of the catalogue must do; a new file in `core/methods` is tested by being there.
 
-A teacher that has learnt something teaches a small student, or a large one where a method `grows`; each term is looked at alone.
+A teacher that has learnt something teaches a smaller student, or, where a method refuses that, one that is larger, or its equal. Each
+term of a method is looked at alone, and each surgery.
 """
 
+import contextlib
 import inspect
 from collections.abc import Mapping
 from functools import cache
@@ -29,9 +31,10 @@ from core.pages import docs_of
 from core.source import Live
 from core.taps import Pair
 from tests.core import toys
+from tests.core.methods.scenes import moved, state_of
 from tests.core.toys import Job, Toy, ToyMethod, spec, tapped
 
-TEACHER = Toy(width=6)
+SMALL, LARGE, LARGER = Toy(width=4), Toy(width=6), Toy(width=8)
 DATA = {"teacher_dataset": {"id": "ds_2", "validation": 0.0}}
 
 METHODS: dict[str, type[Method]] = {**catalogue(), "toy": ToyMethod}
@@ -41,29 +44,48 @@ PLAYED = {
     for example in kind.examples
 }
 every_kind = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)
-every_method = pytest.mark.parametrize("method", PLAYED.values(), ids=PLAYED)
 
 
 @cache
-def wise() -> Mapping[str, Tensor]:
+def wise(teacher: Family) -> Mapping[str, Tensor]:
     """The weights of a teacher that was trained, by this same engine, with no method at all."""
     recipe = Recipe(epochs=12, batch_size=8, optimizer=SGD(lr=0.05))
-    return toys.play(toys.make(spec(teacher=False, recipe=recipe), student=TEACHER), freeze=False).weights
+    return toys.play(toys.make(spec(teacher=False, recipe=recipe), student=teacher), freeze=False).weights
 
 
-def student_of(method: Method, dropout: float = 0.0) -> Family:
-    return Toy(width=8 if method.grows else 4, dropout=dropout)
+@cache
+def networks(method: Method) -> tuple[Toy, Toy]:
+    """A teacher and a student that a method takes: the first of these pairs that it does not refuse; the first, if it refuses all."""
+    pairs = ((LARGE, SMALL), (LARGE, LARGER), (SMALL, SMALL))
+    for teacher, student in pairs:
+        with torch.random.fork_rng(devices=[]), contextlib.suppress(Refused):
+            method.lesson(measure(teacher), measure(student))
+            return teacher, student
+    return pairs[0]
 
 
 def made(*methods: Method, dropout: float = 0.0, initial: int = 0, **asked: Any) -> Job:
-    student = student_of(methods[0], dropout)
-    return toys.make(spec(*methods, **DATA | asked), teacher=TEACHER, student=student, initial=initial, teacher_weights=wise())
+    teacher, student = networks(methods[0])
+    student = student.model_copy(update={"dropout": dropout})
+    return toys.make(spec(*methods, **DATA | asked), teacher=teacher, student=student, initial=initial, teacher_weights=wise(teacher))
 
 
 def lesson(method: Method) -> Lesson:
+    teacher, student = networks(method)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return method.lesson(measure(TEACHER), measure(student_of(method)))
+        return method.lesson(measure(teacher), measure(student))
+
+
+def has_terms(method: Method) -> bool:
+    return bool(lesson(method).train or lesson(method).transfer)
+
+
+every_method = pytest.mark.parametrize("method", PLAYED.values(), ids=PLAYED)
+TAUGHT = {name: method for name, method in PLAYED.items() if has_terms(method)}
+every_taught = pytest.mark.parametrize("method", TAUGHT.values(), ids=TAUGHT)
+OPERATED = {name: method for name, method in PLAYED.items() if lesson(method).initialise}
+every_operated = pytest.mark.parametrize("method", OPERATED.values(), ids=OPERATED)
 
 
 def alone(method: Method, *, steps: int, twin: bool = False) -> list[tuple[str, Bench, Live]]:
@@ -72,11 +94,12 @@ def alone(method: Method, *, steps: int, twin: bool = False) -> list[tuple[str, 
     for fit_of in (*lesson(method).transfer, Fit(lesson(method).train, Recipe())):
         for name in fit_of.terms:
             term = fit_of.terms[name].term
-            student = tapped(TEACHER if twin else student_of(method), term.student_taps, seed=3)
-            teacher = tapped(TEACHER, term.teacher_taps, seed=4)
-            teacher.network.load_state_dict(dict(wise()))
+            large, small = networks(method)
+            student = tapped(large if twin else small, term.student_taps, seed=3)
+            teacher = tapped(large, term.teacher_taps, seed=4)
+            teacher.network.load_state_dict(dict(wise(large)))
             if twin:
-                student.network.load_state_dict(dict(wise()))
+                student.network.load_state_dict(dict(wise(large)))
             recipe = Recipe(epochs=max(1, steps // 3), batch_size=8, schedule=Constant(), optimizer=SGD(lr=0.02, weight_decay=0))
             batches = Batches(toys.squares(24), 8, seed=0)
             bench = Bench([Fit({name: Weighted(term, 1.0)}, recipe)], [batches.steps], student, teacher, seed=0, report_seconds=0)
@@ -120,7 +143,7 @@ def test_the_schema_round_trips_and_unknown_keys_are_refused(method: Method) -> 
 
 @every_method
 def test_a_lesson_is_pure(method: Method) -> None:
-    teacher, student = measure(TEACHER), measure(student_of(method))
+    teacher, student = map(measure, networks(method))
     before = (teacher.model_dump_json(), student.model_dump_json())
     first, second = lesson(method), lesson(method)
     assert (teacher.model_dump_json(), student.model_dump_json()) == before
@@ -143,7 +166,7 @@ def test_term_names_are_their_own(method: Method) -> None:
     assert not any("/" in name for name in names)
 
 
-@every_method
+@every_taught
 def test_each_term_is_a_finite_scalar_with_a_gradient_in_the_student_and_none_in_the_teacher(method: Method) -> None:
     for name, bench, source in alone(method, steps=3):
         loss = loss_of(bench, source)
@@ -158,7 +181,7 @@ def test_each_term_is_a_finite_scalar_with_a_gradient_in_the_student_and_none_in
         assert all(parameter.grad is None for parameter in bench.teacher.parameters()), name
 
 
-@every_method
+@every_taught
 def test_where_student_and_teacher_are_one_network_each_term_has_its_stated_optimum(method: Method) -> None:
     for name, bench, source in alone(method, steps=3, twin=True):
         term = bench.terms[name]
@@ -171,7 +194,7 @@ def test_where_student_and_teacher_are_one_network_each_term_has_its_stated_opti
         assert all(gradient is None or gradient.abs().max() < 1e-3 for gradient in gradients), name
 
 
-@every_method
+@every_taught
 def test_thirty_steps_lower_each_term(method: Method) -> None:
     for name, bench, source in alone(method, steps=30):
         told = [event.values[name] for event in fit(bench, source, None) if event is not None]  # type: ignore[union-attr]
@@ -184,7 +207,7 @@ def test_the_students_state_dict_keys_are_unchanged_and_it_runs_without_the_engi
     before = list(job.student.network.state_dict())
     toys.play(job, freeze=False)
     assert list(job.student.network.state_dict()) == before
-    plain = student_of(method).build()
+    plain = networks(method)[1].build()
     plain.load_state_dict(job.student.network.state_dict())
 
 
@@ -197,6 +220,32 @@ def test_interrupted_anywhere_and_resumed_equals_uninterrupted(method: Method) -
         rest = toys.play(again, resume=blob, freeze=False)
         assert whole.events[:told] + rest.events == whole.events
         assert all(torch.equal(value, rest.weights[name]) for name, value in whole.weights.items())
+
+
+def test_a_method_does_something() -> None:
+    assert PLAYED.keys() == TAUGHT.keys() | OPERATED.keys()
+
+
+@every_operated
+def test_a_surgery_changes_the_student_alone_and_draws_from_its_own_generator(method: Method) -> None:
+    def operated(seed: int, theirs: int) -> Mapping[str, Tensor]:
+        job = made(method)
+        assert job.teacher is not None
+        teacher = state_of(job.teacher)
+        modes = [module.training for network in (job.teacher, job.student) for module in network.modules()]
+        before, x = state_of(job.student), job.sources.fits[-1](0, 0).x
+        torch.manual_seed(theirs)
+        drawn = torch.get_rng_state()
+        for surgery in job.plan.surgeries:
+            surgery(job.teacher, job.student, x, torch.Generator().manual_seed(seed))
+        assert torch.equal(torch.get_rng_state(), drawn)
+        assert [module.training for network in (job.teacher, job.student) for module in network.modules()] == modes
+        assert not moved(teacher, state_of(job.teacher))
+        assert moved(before, state_of(job.student))
+        assert all(parameter.requires_grad and parameter.grad is None for parameter in job.student.network.parameters())
+        return state_of(job.student)
+
+    assert not moved(operated(0, theirs=1), operated(0, theirs=2))
 
 
 @every_method
@@ -223,7 +272,8 @@ def test_the_pairs_it_takes_by_default_are_made_of_those_that_it_names(method: M
     assert (method.pairs_by is None) == ("pairs" not in type(method).model_fields)
     if method.pairs_by is None:
         return
-    default, decided = match(measure(TEACHER), measure(student_of(method)), method.pairs_by), made(method).plan
+    teacher, student = map(measure, networks(method))
+    default, decided = match(teacher, student, method.pairs_by), made(method).plan
     for looked, taps in (
         (decided.teacher_taps, {pair.teacher for pair in default}),
         (decided.student_taps, {pair.student for pair in default}),
