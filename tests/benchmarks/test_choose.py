@@ -41,3 +41,10 @@ def test_candidates_are_the_tables_own_row_with_other_values() -> None:
     assert {field: value for field, value in changed.items() if field not in ("name", "methods")} == {
         field: value for field, value in table.job("wasserstein", "500").items() if field not in ("name", "methods")
     }
+
+
+def test_a_candidate_of_a_row_with_a_transfer_has_that_rows_epochs() -> None:
+    asked = candidates(tables()["anti_distillation"], "trace", "30", {"trace_weight": [0.5]})
+    job = asked.job("trace_weight 0.5", "30")
+    assert [(method["trace_weight"], method["epochs"]) for method in job["methods"]] == [(0.5, 15)]
+    assert job["recipe"]["epochs"] == 15
