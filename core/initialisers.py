@@ -17,8 +17,8 @@ class Initialiser(BaseModel):
     initialiser: Literal["default", "xavier", "fan_in"] = Field(
         description=(
             "`default` is the architecture's own, as without weights. `xavier`: weights from U(-a, a) with a = sqrt(6 / (n_in + n_out)), "
-            "biases 0 (Glorot & Bengio 2010). `fan_in`: weights and biases from U(-a, a) with a = 1 / sqrt(n_in), torch's own for a linear layer; "
-            "the Anti-Distillation paper calls this one Xavier."
+            "biases 0 (Glorot & Bengio 2010). `fan_in`: weights and biases from U(-a, a) with a = 1 / sqrt(n_in), torch's own for a linear "
+            "layer; the Anti-Distillation paper calls this one Xavier."
         )
     )
 
