@@ -19,7 +19,8 @@ def flow(made: Family) -> Channels:
 
 
 def axis(found: Channels, weight: str, axis: int = 0) -> list[int]:
-    return found.weights[weight][axis].tolist()
+    units: list[int] = found.weights[weight][axis].tolist()
+    return units
 
 
 def test_in_a_perceptron_each_layer_reads_what_the_one_before_makes() -> None:

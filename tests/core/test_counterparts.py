@@ -111,6 +111,7 @@ class Kernels(nn.Module):
         (partial(nn.BatchNorm2d, 4), True),
         (partial(nn.BatchNorm2d, 4, affine=False), False),
         (partial(nn.GroupNorm, 2, 4), False),
+        (partial(nn.MaxPool2d, 3, 1, 1), False),
     ],
 )
 def test_which_layers_can_hand_on_what_they_are_given(new: partial[nn.Module], passes: bool) -> None:
@@ -118,5 +119,13 @@ def test_which_layers_can_hand_on_what_they_are_given(new: partial[nn.Module], p
     if passes:
         assert [node.layer for node in found(teacher, student).passing] == ["new.0"]
     else:
-        with pytest.raises(Refused, match=r"new\.0|'pad'"):
+        with pytest.raises(Refused, match=r"new\.0|'pad'|'max_pool2d'"):
             found(teacher, student)
+
+
+def test_a_pooling_of_one_pixel_changes_nothing_unless_it_averages_with_zeros_around() -> None:
+    once, twice = family(Kernels), family(lambda: Kernels(nn.AdaptiveAvgPool2d(1), nn.MaxPool2d(2, ceil_mode=True)))
+    assert found(once, twice).passing == ()
+    padded = family(lambda: Kernels(nn.AdaptiveAvgPool2d(1), nn.AvgPool2d(3, 1, 1)))
+    with pytest.raises(Refused, match=r"'avg_pool2d' at 'new\.1'"):
+        found(once, padded)

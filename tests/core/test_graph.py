@@ -22,7 +22,8 @@ class Odd(nn.Module):
         h = self.act(self.fc(x))
         h += x
         h = self.fc(F.relu_(h)) + self.shift
-        return h * torch.ones(4, device=x.device)
+        logits: Tensor = h * torch.ones(4, device=x.device)
+        return logits
 
 
 def nodes() -> tuple[Node, ...]:

@@ -272,7 +272,7 @@ def test_the_pairs_it_takes_by_default_are_made_of_those_that_it_names(method: M
     assert (method.pairs_by is None) == ("pairs" not in type(method).model_fields)
     if method.pairs_by is None:
         return
-    default, decided = match(*map(measure, networks(method)), method.pairs_by), made(method).plan
+    default, decided = match(measure(networks(method)[0]), measure(networks(method)[1]), method.pairs_by), made(method).plan
     for looked, taps in (
         (decided.teacher_taps, {pair.teacher for pair in default}),
         (decided.student_taps, {pair.student for pair in default}),
