@@ -8,7 +8,6 @@ from torch import nn
 
 from core.initialisers import Initialiser, initialise
 
-
 Name = Literal["default", "xavier", "fan_in"]
 
 
