@@ -39,8 +39,9 @@ class Growth:
 
     @property
     def inserted(self) -> tuple[str, ...]:
-        """The layers, by their weights, that only the student has."""
-        return tuple(sorted(self.student.weights.keys() - self.teacher.weights.keys()))
+        """The layers that only the student has, in order."""
+        new = (name.rpartition(".")[0] for name in self.student.weights if name not in self.teacher.weights)
+        return tuple(dict.fromkeys(new))
 
     def repeat(self, generator: torch.Generator | None) -> dict[int, int]:
         """The teacher's unit for each of the student's: the first ones in order, the others drawn; without a generator others have none."""

@@ -111,6 +111,33 @@ def test_a_student_may_start_from_uploaded_weights(http: httpx.Client, lab: Lab,
     assert "in/student.safetensors" in claim_of(database, job["id"]).job.inputs["blobs"]
 
 
+def test_a_student_may_start_from_weights_that_are_drawn_by_name(http: httpx.Client, lab: Lab, database: Database) -> None:
+    errors = refused(http, lab.spec(student={"architecture": lab.student, "weights": {"initialiser": "glorot"}}))["errors"]
+    assert {error["pointer"] for error in errors} >= {"/student/weights/initialiser"}
+    student = {"architecture": lab.student, "weights": {"initialiser": "xavier"}}
+    job = http.post("/v1/jobs", json=lab.spec(student=student)).json()
+    assert job["spec"]["student"] == student
+    assert "in/student.safetensors" not in claim_of(database, job["id"]).job.inputs["blobs"]
+
+
+def test_what_may_not_be_meant_is_told_and_not_refused(http: httpx.Client, lab: Lab, user: User, database: Database) -> None:
+    wide = ready_architecture(http, user, database, {**TEACHER, "hidden": [20]})
+    spec = lab.spec(student={"architecture": wide}, methods=[{"name": "padding", "fill": "zero"}])
+    [warning] = http.post("/v1/jobs?dry_run=true", json=spec).json()["plan"]["warnings"]
+    assert "never learn" in warning
+    job = http.post("/v1/jobs", json=spec).json()
+    assert job["warnings"] == http.get(f"/v1/jobs/{job['id']}").json()["warnings"] == [warning]
+    assert http.post("/v1/jobs", json=lab.spec()).json()["warnings"] == []
+
+
+@ONE_DATABASE
+@pytest.mark.parametrize("method", ["net2net", "padding", "transfer"])
+def test_a_student_that_cannot_hold_the_teacher_is_refused_with_the_layer_named(http: httpx.Client, lab: Lab, method: str) -> None:
+    [error] = refused(http, lab.spec(methods=[{"name": method}]))["errors"]
+    assert error["pointer"] == "/methods/0/name"
+    assert "'linear1'" in error["detail"]
+
+
 def test_what_is_not_ready_is_a_conflict_that_passes(http: httpx.Client, lab: Lab) -> None:
     arc = http.post("/v1/architectures", json={"name": "late", "architecture": STUDENT}).json()["id"]
     problem = refused(http, lab.spec(student={"architecture": arc}), 409)

@@ -292,6 +292,15 @@ def test_the_seed_alone_decides_the_students_first_weights(tmp_path: Path) -> No
     assert first(0) == first(0) != first(1)
 
 
+def test_a_named_initialiser_draws_them_from_the_seed_too(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "job", student={"architecture": "arc_0", "weights": {"initialiser": "xavier"}})
+    task = json.loads((folder / "job.json").read_text())
+    one, same = (Job.open(folder, task).new_student().network.state_dict() for _ in range(2))
+    assert all(torch.equal(value, same[name]) for name, value in one.items())
+    assert one["linear1.weight"].abs().max() > 64**-0.5  # beyond what torch itself would draw
+    assert not one["linear1.bias"].any()
+
+
 def test_given_weights_are_where_the_student_starts(tmp_path: Path) -> None:
     from core.artifacts import save_weights
 

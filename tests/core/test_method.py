@@ -30,6 +30,10 @@ def test_lessons_add_up_in_order_and_the_empty_lesson_changes_nothing() -> None:
     assert Lesson() + first == first == first + Lesson()
 
 
+def test_warnings_of_all_methods_are_told() -> None:
+    assert (Lesson(warnings=("one",)) + Lesson() + Lesson(warnings=("two",))).warnings == ("one", "two")
+
+
 def test_two_methods_that_bring_the_same_term_are_refused() -> None:
     with pytest.raises(Refused, match="two methods bring the term 'a'"):
         lesson("a") + lesson("a")

@@ -39,6 +39,22 @@ def test_a_spec_goes_to_json_and_back() -> None:
     assert isinstance(spec.methods[0], KD)
 
 
+def test_a_student_starts_from_a_file_or_from_a_named_initialiser() -> None:
+    def spec(weights: object) -> JobSpec:
+        return JobSpec.model_validate({**LEAST, "student": {"architecture": "arc_1", "weights": weights}})
+
+    drawn = {"initialiser": "xavier"}
+    assert spec(drawn).model_dump(mode="json")["student"]["weights"] == drawn
+    assert JobSpec.model_validate_json(spec(drawn).model_dump_json()) == spec(drawn)
+    assert spec("upl_1").student.weights == "upl_1"
+    jsonschema.validate({**LEAST, "student": {"architecture": "arc_1", "weights": drawn}}, JobSpec.model_json_schema())
+    for wrong in ({"initialiser": "glorot"}, {}, {"initialiser": "xavier", "gain": 2}, 1):
+        with pytest.raises(ValidationError):
+            spec(wrong)
+    assert identity(spec({"initialiser": "default"})) == identity(spec(None))
+    assert len({identity(spec(each)) for each in (None, drawn, {"initialiser": "fan_in"}, "upl_1")}) == 4
+
+
 def test_the_published_schema_takes_what_the_model_takes() -> None:
     schema = JobSpec.model_json_schema()
     jsonschema.validate(WHOLE, schema)

@@ -207,7 +207,8 @@ def test_a_paused_job_still_shows_how_far_it_came(capsys: pytest.CaptureFixture[
 def test_a_dry_run_tells_fits_epochs_and_steps(capsys: pytest.CaptureFixture[str]) -> None:
     transfer = {"phase": "transfer", "data": "job", "terms": ["fitnet"], "epochs": 20, "rows": 1180, "steps": 200}
     train = {"phase": "train", "data": "job", "terms": ["kd", "task"], "epochs": 3, "rows": 1180, "steps": 30}
-    decided = {"surgeries": 0, "fits": [transfer, train], "epochs": 23, "steps": 230, "teacher_taps": ["b2"], "student_taps": []}
+    taps = {"teacher_taps": ["b2"], "student_taps": []}
+    decided = {"surgeries": 0, "fits": [transfer, train], "epochs": 23, "steps": 230, **taps, "warnings": ["they never learn"]}
     with stage(script(Answer(200, json.dumps({"valid": True, "plan": decided}).encode()))) as service:
         assert run(["submit", "--student", "arc_1", "--dry-run", "--url", service.url, "--key", "k"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -215,6 +216,7 @@ def test_a_dry_run_tells_fits_epochs_and_steps(capsys: pytest.CaptureFixture[str
     assert ["train", "kd,", "task", "3", "1,180", "30"] in lines
     assert ["in", "all", "23", "230"] in lines
     assert ["taps", "of", "the", "teacher:", "b2"] in lines
+    assert ["warning:", "they", "never", "learn"] in lines
     assert not any("student:" in line for line in lines)
 
 
