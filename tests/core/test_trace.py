@@ -190,9 +190,25 @@ def test_a_norm_of_the_batchs_own_statistics_and_padding_by_a_word_have_no_close
         closed_form(Tapped(nn.Sequential(nn.Conv2d(2, 3, 3, padding="same"), nn.Flatten())).double(), images())
 
 
+class Folded(nn.Module):
+    """A layer that takes the channels of a sample for samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x.flatten(0, 1).flatten(1)).view(len(x), -1)  # type: ignore[no-any-return]
+
+
+def test_a_layer_with_other_samples_than_the_batch_has_no_closed_form() -> None:
+    with pytest.raises(NotAffine, match="'linear'"):
+        closed_form(Tapped(Folded()).double(), images())
+
+
 def test_samples_do_not_meet_and_every_mode_and_statistic_is_given_back() -> None:
     network, x = made(Residual), images()
-    network.network.get_submodule("norm").eval()
+    network.network.get_submodule("head").eval()
     modes, statistics = [module.training for module in network.modules()], [buffer.clone() for buffer in network.buffers()]
     together = closed_form(network, x).item()
     assert together == pytest.approx(sum(closed_form(network, x[k : k + 1]).item() for k in range(3)) / 3, rel=1e-12)
