@@ -80,7 +80,7 @@ def equal() -> dict[str, float]:
     sizes = [weight.numel() for weight in weights.values()]
 
     def loss(flat: Tensor) -> Tensor:
-        parts = {name: part.view_as(weights[name]) for name, part in zip(weights, flat.split(sizes), strict=True)}
+        parts = {name: part.view_as(weights[name]) for name, part in zip(weights, torch.split(flat, sizes), strict=True)}
         return F.cross_entropy(functional_call(network, parts, (x,)).logits, y)
 
     flat = torch.cat([weight.detach().flatten() for weight in weights.values()]).requires_grad_()

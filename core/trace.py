@@ -101,7 +101,7 @@ def hutchinson(loss: Tensor, parameters: Sequence[Tensor], probes: Iterable[Tens
     slopes = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
     found = []
     for probe in probes:
-        parts = [part.view_as(slope) for part, slope in zip(probe.split([slope.numel() for slope in slopes]), slopes, strict=True)]
+        parts = [part.view_as(slope) for part, slope in zip(torch.split(probe, [slope.numel() for slope in slopes]), slopes, strict=True)]
         products = torch.autograd.grad(_inner(slopes, parts), parameters, create_graph=True, materialize_grads=True)
         found.append(_inner(products, parts))
     return torch.stack(found)

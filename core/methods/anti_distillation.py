@@ -9,14 +9,14 @@ the student's weights w that have a counterpart in it (of every layer of the sam
 H is the Hessian of CE by all weights. Classes that the teacher's data does not have take no probability. This is a transfer fit on the
 `teacher_dataset`; what follows is ordinary training on the job's own data. The trace is exact for networks of linear layers, convolutions
 and batch norms with ReLUs and pooling between, whose trace is never negative. For others it is an estimate, v^T H v averaged over a few
-vectors v of random signs, with its standard error as `anti_distillation.trace_error`; below 0, as smooth networks may be, there is nothing
-to lower, and the term is 0. Noise and trace see the student in eval mode, so that its batch statistics are those of the data.
+vectors v of random signs, with its standard error as `trace.error`; below 0, as smooth networks may be, there is nothing to lower, and the
+term is 0. Noise and trace see the student in eval mode, so that its batch statistics are those of the data.
 
 Use it to grow: where a small network knows an easier task, with fewer classes perhaps, and a larger one is to learn a harder task from the
 start. Layers are shared by name, so both networks are of one family, and the student is at least as wide and as deep everywhere.
 
-Cost: a pass more for the noise; for the exact trace the derivatives of every layer for each class of the data, in the tests on the MLP
-784-256-128-64-10 about as much as ten steps without it. Four probes by three reverse passes cost several times that.
+Cost: a pass more for the noise. The exact trace takes the derivatives of every layer for each class that the data has, which is several
+times an ordinary step's work; four probes by reverse mode three times take several times that (`make trace`).
 
 The Hessian of a logistic regression without bias at x = 2, from the logits (0, 0): p (1 - p) x^2 = 1 for each of two classes.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from benchmarks import trace
 from core.taps import Tapped
+from core.trace import closed_form
 
 
 def test_the_closed_form_is_the_whole_hessians_and_agrees_with_the_mean_of_many_probes() -> None:
@@ -20,10 +21,8 @@ def test_the_closed_form_is_the_whole_hessians_and_agrees_with_the_mean_of_many_
 
 
 def test_a_difference_stops_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = trace.closed_form
-
     def wrong(network: Tapped, x: Tensor, *more: Any) -> Tensor:
-        return right(network, torch.cat([x, x[:1]]), *more)
+        return closed_form(network, torch.cat([x, x[:1]]), *more)
 
     monkeypatch.setattr(trace, "closed_form", wrong)
     with pytest.raises(SystemExit, match="not the trace"):

@@ -30,7 +30,7 @@ def whole(network: Tapped, x: Tensor, classes: Tensor | None = None, y: Tensor =
     sizes = [weight.numel() for weight in weights.values()]
 
     def loss(flat: Tensor) -> Tensor:
-        parts = {name: part.view_as(weights[name]) for name, part in zip(weights, flat.split(sizes), strict=True)}
+        parts = {name: part.view_as(weights[name]) for name, part in zip(weights, torch.split(flat, sizes), strict=True)}
         logits = functional_call(network, parts, (x,)).logits
         return F.cross_entropy(logits if classes is None else logits.masked_fill(~classes, -torch.inf), y)
 
@@ -182,17 +182,21 @@ def test_where_the_closed_form_would_be_wrong_auto_estimates_and_asking_for_it_i
     assert "auto" in (refused.value.hint or "")
 
 
-def test_a_norm_of_the_batchs_own_statistics_and_padding_by_a_word_have_no_closed_form() -> None:
+def test_what_mixes_the_samples_and_padding_by_a_word_have_no_closed_form() -> None:
     coupled = nn.Sequential(nn.Conv2d(2, 3, 8), nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten())
     with pytest.raises(NotAffine, match="batch_norm"):
         closed_form(Tapped(coupled).double(), images())
     with pytest.raises(NotAffine, match="'same'"):
         closed_form(Tapped(nn.Sequential(nn.Conv2d(2, 3, 3, padding="same"), nn.Flatten())).double(), images())
 
+    folded = nn.Sequential(nn.Flatten(0, 1), nn.Flatten(), nn.Linear(64, 3))  # takes the channels of a sample for samples
+    with pytest.raises(NotAffine, match="'linear'"):
+        closed_form(Tapped(folded).double(), images())
+
 
 def test_samples_do_not_meet_and_every_mode_and_statistic_is_given_back() -> None:
     network, x = made(Residual), images()
-    network.network.get_submodule("norm").eval()
+    network.network.get_submodule("head").eval()
     modes, statistics = [module.training for module in network.modules()], [buffer.clone() for buffer in network.buffers()]
     together = closed_form(network, x).item()
     assert together == pytest.approx(sum(closed_form(network, x[k : k + 1]).item() for k in range(3)) / 3, rel=1e-12)

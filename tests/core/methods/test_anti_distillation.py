@@ -25,7 +25,7 @@ from tests.core.folders import fill, work
 from tests.core.methods.scenes import state_of, transfer
 from tests.core.toys import DOMAIN, Toy, spec, tapped
 
-DATA = {"teacher_dataset": {"id": "ds_2", "validation": 0.0}}
+DATA: dict[str, Any] = {"teacher_dataset": {"id": "ds_2", "validation": 0.0}}
 SMALL, LARGE = Toy(width=4), Toy(width=6)
 NAMES = [f"anti_distillation.{term}" for term in ("labels", "distance", "noise", "trace")]
 WEIGHTS = ("labels_weight", "distance_weight", "noise_weight", "trace_weight")
