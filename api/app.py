@@ -14,8 +14,9 @@ from api.feed import Feeds
 from api.gate import Gate
 from api.problems import ProblemBody
 from api.receiving import Receiving
-from api.routes import access, artifacts, assets, events, health, jobs, methods, pairs, uploads
+from api.routes import access, artifacts, assets, events, health, jobs, methods, pairs, sweeps, uploads
 from api.settings import Settings
+from api.sweeper import Sweeper
 from db.session import connect
 
 DESCRIPTION = """\
@@ -46,16 +47,18 @@ def create_app(settings: Settings) -> FastAPI:
             feeds=Feeds(database, poll=settings.stream_poll, most=settings.max_streams),
             receiving=Receiving(most=settings.max_uploads, idle=settings.upload_idle),
         )
+        sweeper = Sweeper(app.state.service, every=settings.sweep_seconds)
         try:
             yield
         finally:
+            await anyio.to_thread.run_sync(sweeper.close)
             await anyio.to_thread.run_sync(doorbell.close)
             database.close()
 
     app = FastAPI(title="Retort", version="1", description=DESCRIPTION, lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     problems.install(app)
     # methods before assets: /v1/architectures/catalog is no id.
-    for each in (uploads, methods, assets, pairs, jobs, events, artifacts, access, health):
+    for each in (uploads, methods, assets, pairs, jobs, events, sweeps, artifacts, access, health):
         app.include_router(each.router, responses=_ERRORS)
     app.add_middleware(Gate, max_body=settings.max_body, max_depth=settings.max_depth)
     return app

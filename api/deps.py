@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request
 
 from api.doorbell import Doorbell
 from api.feed import Feeds
@@ -34,4 +34,7 @@ ID = r"^[a-z]{2,5}_[0-9a-z]{1,40}$"
 Id = Annotated[str, Path(pattern=ID, description="as the service gave it")]
 Name = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,60}$")]
 Limit = Annotated[int, Query(ge=1, le=100, description="the most to list")]
+IdempotencyKey = Annotated[
+    str | None, Header(max_length=257, description="any text of your own: the same request sent twice with it is carried out once")
+]
 After = Annotated[str | None, Query(pattern=ID, description="`next_cursor` of the page before", examples=[None])]

@@ -78,6 +78,8 @@ def portrait(running: Service, tenant: Tenant, job: Job) -> JobCard:
         urls=Urls(**{name: f"/v1/jobs/{job.id}/{name}" for name in Urls.model_fields}),
         spec=job.spec,
         metadata=job.metadata,
+        sweep=job.sweep,
+        trial=job.trial,
         created_at=when(job.created_at),
         started_at=when(times["running"]) if "running" in times else None,
         finished_at=when(times[job.state]) if job.state in TERMINAL else None,

@@ -1,6 +1,7 @@
 """Every error that a user can meet, as application/problem+json (RFC 9457): what is wrong, where, whose fault it is, what to try."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -33,6 +34,7 @@ TITLES: Mapping[int, tuple[str, str]] = {
     503: ("unavailable", "A part of the service cannot be reached"),
     507: ("storage_full", "No room left"),
 }
+_KEY = re.compile(r'"?[\x20-\x21\x23-\x7e]{1,255}"?')
 RETRYABLE = frozenset({408, 423, 429, 503})
 
 
@@ -96,6 +98,22 @@ def not_found(what: str, id: str) -> Problem:
 def not_kept(gone: KeyError) -> Problem:
     """Bytes that a request needs were cleared away, because nothing had used them for long."""
     return Problem(409, f"the bytes {gone} are not kept any more", code="not_kept", hint="upload them again")
+
+
+def key_reused(reused: Exception) -> Problem:
+    """An idempotency key came with two requests."""
+    return Problem(
+        422, f"the idempotency key {reused} came before with another body", code="key_reused", hint="use a new key for a new request"
+    )
+
+
+def plain_key(key: str | None) -> str | None:
+    """An idempotency key without the quotes that its draft standard wants."""
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key) or not key.strip('"'):
+        raise Problem(422, "the Idempotency-Key must be 1 to 255 printable characters", hint="a random UUID is a good one")
+    return key.strip('"')
 
 
 def refused(error: Refused) -> Problem:

@@ -30,6 +30,8 @@ class Settings(BaseSettings):
     max_uploads: int = Field(8, ge=1, description="uploads that may be on their way at once")
     upload_idle: float = Field(60.0, gt=0, description="an upload whose sender is silent for so long is given up")
     max_queued: int = Field(1000, ge=1, description="queued jobs of one tenant")
+    max_sweeps: int = Field(16, ge=1, description="running sweeps of one tenant")
+    sweep_seconds: float = Field(2.0, gt=0, description="between two looks at the running sweeps")
     min_free: int = Field(256 * MIB, description="/readyz fails when the data folder's disk has less")
 
     stream_poll: float = Field(0.5, gt=0, description="how often a live stream looks into the database")

@@ -185,6 +185,8 @@ class JobCard(BaseModel):
     urls: Urls
     spec: dict[str, Any]
     metadata: dict[str, Any]
+    sweep: str | None = Field(description="the sweep that made it")
+    trial: int | None = Field(description="which trial of its sweep it is")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -9,7 +9,7 @@ import torch
 
 from api.deps import Service
 from api.findings import Finding
-from api.problems import Problem, invalid, not_kept
+from api.problems import Problem, invalid, key_reused, not_kept
 from core.anatomy import Anatomy
 from core.data.report import DatasetReport
 from core.plan import Plan, plan
@@ -70,8 +70,9 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
     return Draft(spec, planned, task, {path: digest for path, digest in blobs.items() if digest})
 
 
-def submit(running: Service, tenant: Tenant, drafted: Draft, *, key: str | None) -> Job:
-    """Queue a planned job and ring for a worker. With a `key` the same request twice is one job."""
+def submit(running: Service, tenant: Tenant, drafted: Draft, *, key: str | None, trial: tuple[str, int] | None = None) -> Job:
+    """Queue a planned job and ring for a worker. With a `key` the same request twice is one job; with `trial` = (sweep, number) it is
+    that trial, or `life.NotTheNext`."""
     spec = drafted.spec
     body = spec.model_dump_json().encode()
     try:
@@ -86,12 +87,11 @@ def submit(running: Service, tenant: Tenant, drafted: Draft, *, key: str | None)
             seconds_limit=spec.limits.seconds,
             metadata=spec.metadata,
             idempotency=(key, hashlib.sha256(body).hexdigest()) if key else None,
+            trial=trial,
             max_queued=running.settings.max_queued,
         )
     except life.KeyReused as reused:
-        raise Problem(
-            422, f"the idempotency key {reused} came before with another body", code="key_reused", hint="use a new key for a new request"
-        ) from None
+        raise key_reused(reused) from None
     except life.TooManyQueued as many:
         raise Problem(
             429, str(many), code="too_many_queued", hint="wait until some have run, or cancel some", headers={"Retry-After": "30"}

@@ -22,10 +22,12 @@ Code = Literal[
     "worker_lost", "storage_full", "deadline", "cancelled", "no_worker", "internal_error",
 ]  # fmt: skip
 Fault = Literal["user", "system"]
+SweepState = Literal["running", "succeeded", "failed", "cancelled"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STATES: tuple[State, ...] = get_args(State)
 CODES: tuple[Code, ...] = get_args(Code)
+SWEEP_STATES: tuple[SweepState, ...] = get_args(SweepState)
 TERMINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})
 
 _USER: frozenset[Code] = frozenset(

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-from db.states import CODES, KINDS, STATES
+from db.states import CODES, KINDS, STATES, SWEEP_STATES
 
 metadata = MetaData(
     naming_convention={
@@ -245,6 +245,42 @@ asset = Table(
     Index("ix_asset_blob", "tenant_id", "blob"),
 )
 
+sweep = Table(
+    "sweep",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("tenant_id", ForeignKey("tenant.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("request", Json, nullable=False),
+    Column("problem", Json),
+    Column("result", Json),
+    Column("metadata", Json, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("ended_at", Double),
+    UniqueConstraint("tenant_id", "id"),
+    _one_of("state", SWEEP_STATES),
+    CheckConstraint("(state = 'succeeded') = (result IS NOT NULL)", name="result"),
+    CheckConstraint("(state = 'failed') = (problem IS NOT NULL)", name="problem"),
+    CheckConstraint("(state = 'running') = (ended_at IS NULL)", name="ended"),
+    Index("ix_sweep_state", "state"),
+)
+
+# Which jobs are a sweep's trials; what a trial tried and measured stands in its job. One that no job could be made of has its refusal
+# instead. A table and no columns of `job`: SQLite cannot add a pair of columns that points at another table.
+trial = Table(
+    "trial",
+    metadata,
+    Column("sweep_id", Text, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("tenant_id", Text, nullable=False),
+    Column("job_id", Text, unique=True),
+    Column("refusal", Json),
+    ForeignKeyConstraint(["tenant_id", "sweep_id"], ["sweep.tenant_id", "sweep.id"]),
+    ForeignKeyConstraint(["tenant_id", "job_id"], ["job.tenant_id", "job.id"]),
+    CheckConstraint("(job_id IS NULL) = (refusal IS NOT NULL)", name="refusal"),
+)
+
 # It outlives what it names and has no reference to it: a late replay answers as the first request did.
 idempotency_key = Table(
     "idempotency_key",
@@ -252,7 +288,7 @@ idempotency_key = Table(
     Column("tenant_id", ForeignKey("tenant.id"), primary_key=True),
     Column("key", Text, primary_key=True),
     Column("fingerprint", Text, nullable=False),
-    Column("job_id", Text, nullable=False),
+    Column("job_id", Text, nullable=False),  # or the id of a sweep
     Column("created_at", Double, nullable=False),
 )
 

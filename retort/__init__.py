@@ -3,6 +3,7 @@
 from retort.client import Client
 from retort.errors import ApiError, Corrupted, Rejected, RetortError, TookTooLong, Unreachable
 from retort.job import Job
+from retort.sweep import Sweep
 from retort.values import Artifact, Asset, Event, Upload
 from retort.version import __version__
 
@@ -16,6 +17,7 @@ __all__ = [
     "Job",
     "Rejected",
     "RetortError",
+    "Sweep",
     "TookTooLong",
     "Unreachable",
     "Upload",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from retort import render
-from retort.commands import catalogue, follow, jobs, service, taps, upload
+from retort.commands import catalogue, follow, jobs, service, sweeps, taps, upload
 from retort.errors import ApiError, Misused, RetortError, Unreachable
 from retort.session import console
 from retort.version import __version__
@@ -43,6 +43,7 @@ app.command()(service.up)
 app.add_typer(service.key, name="key")
 app.add_typer(upload.upload, name="upload")
 app.command()(jobs.submit)
+app.command()(sweeps.sweep)
 app.command()(jobs.ls)
 app.command()(jobs.get)
 app.command()(follow.watch)

@@ -13,6 +13,7 @@ from retort.connection import Connection
 from retort.download import Progress, download
 from retort.errors import Misused, Rejected, TookTooLong, Unreachable
 from retort.job import Job
+from retort.sweep import Sweep
 from retort.upload import upload
 from retort.values import Artifact, Asset, Json, Upload
 
@@ -42,6 +43,7 @@ class Client:
         self.architectures = Assets(self.connection, "architectures")
         self.datasets = Assets(self.connection, "datasets")
         self.jobs = Jobs(self.connection)
+        self.sweeps = Sweeps(self.connection)
         self.artifacts = Artifacts(self.connection)
         self.methods = Catalogue(self.connection, "methods")
         self.presets = Catalogue(self.connection, "presets")
@@ -168,6 +170,25 @@ class Jobs:
     def list(self, *, status: str | None = None, limit: int | None = None) -> Iterator[Job]:
         """The newest first, up to `limit`, else all."""
         return (Job.of(raw, self._connection) for raw in self._connection.pages("/v1/jobs", limit=limit, status=status))
+
+
+class Sweeps:
+    """Searches over job specs, whose trials are jobs."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def create(self, spec: Mapping[str, Any]) -> Sweep:
+        """Start a sweep: `base`, `space`, `strategy` and so on; sent again after a broken line, it still is one sweep."""
+        return Sweep.of(self._connection.act("/v1/sweeps", dict(spec)), self._connection)
+
+    def get(self, id: str) -> Sweep:
+        """One sweep."""
+        return Sweep.of(self._connection.request("GET", f"/v1/sweeps/{id}"), self._connection)
+
+    def list(self, *, limit: int | None = None) -> Iterator[Sweep]:
+        """The newest first, up to `limit`, else all; without their progress."""
+        return (Sweep.of(raw, self._connection) for raw in self._connection.pages("/v1/sweeps", limit=limit))
 
 
 class Artifacts:

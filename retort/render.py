@@ -47,17 +47,17 @@ def status(word: str) -> Text:
 
 def jobs(listed: Iterable[Job]) -> Table:
     """One line a job."""
-    table = _table("job", "name", "status", "test accuracy", "age")
+    table = table_of("job", "name", "status", "test accuracy", "age")
     for job in listed:
         now = status(job.status) if job.is_terminal else status(job.status).append(f" {_progress(job)}")
-        table.add_row(job.id, job.name, now, _accuracy(job.result.get("test")), _age(job.raw.get("created_at")))
+        table.add_row(job.id, job.name, now, _accuracy(job.result.get("test")), age(job.raw.get("created_at")))
     return table
 
 
 def job(one: Job) -> RenderableType:
     """Everything that a person asks of one job."""
     raw = one.raw
-    table = _fields()
+    table = fields()
     table.add_row("job", one.id)
     if one.name:
         table.add_row("name", one.name)
@@ -94,7 +94,7 @@ def _curves(measured: Mapping[str, Mapping[str, Mapping[str, Sequence[float]]]])
     """A table for each measure that is a curve: epsilon across, a line for each network and for the deviation over the draws."""
     for name in dict.fromkeys(name for found in measured.values() for name in found):
         sides = {who: found[name] for who, found in measured.items() if name in found}
-        table = _table("epsilon", *(f"{epsilon:g}" for epsilon in next(iter(sides.values()))["epsilon"]))
+        table = table_of("epsilon", *(f"{epsilon:g}" for epsilon in next(iter(sides.values()))["epsilon"]))
         for who, curve in sides.items():
             for label, column in ((who, "accuracy"), ("  sd", "sd")):
                 if column in curve:
@@ -129,9 +129,9 @@ def problem(one: Job) -> Text | None:
 
 def assets(listed: Iterable[Asset]) -> Table:
     """One line an asset."""
-    table = _table("id", "name", "status", "what", "age")
+    table = table_of("id", "name", "status", "what", "age")
     for each in listed:
-        table.add_row(each.id, each.name, status(each.status), _what(each), _age(each.raw.get("created_at")))
+        table.add_row(each.id, each.name, status(each.status), _what(each), age(each.raw.get("created_at")))
     return table
 
 
@@ -153,12 +153,12 @@ def asset(one: Asset) -> Text:
 
 def taps(listed: Mapping[str, Any]) -> Group:
     """Every place inside a network with its shape, then its stages."""
-    table = _table("tap", "shape")
+    table = table_of("tap", "shape")
     for each in listed["data"]:
         table.add_row(str(each["tap"]), _shape(each["shape"]))
     if not listed["stages"]:
         return Group(table)
-    stages = _table("stage", "gives", "channels", "enters the activation behind it", "channels")
+    stages = table_of("stage", "gives", "channels", "enters the activation behind it", "channels")
     for each in listed["stages"]:
         before = (each["pre"], str(each["pre_channels"])) if each["pre"] else ("no module", "")
         stages.add_row(_shape(each["size"]), str(each["out"]), str(each["channels"]), *before)
@@ -178,7 +178,7 @@ def pairs(suggested: Mapping[str, Any]) -> Group:
         if not each["pairs"]:
             parts.append(Text.assemble(f"  none: {each['reason']}", ("\n  try: ", "bold"), f"{each['hint']}\n"))
             continue
-        table = _table("teacher", "shape", "student", "shape")
+        table = table_of("teacher", "shape", "student", "shape")
         for pair in each["pairs"]:
             table.add_row(*(word for side in ("teacher", "student") for word in (pair[side]["tap"], _shape(pair[side]["shape"]))))
         parts.append(table)
@@ -191,7 +191,7 @@ def pairs(suggested: Mapping[str, Any]) -> Group:
 
 def methods(listed: Sequence[Mapping[str, Any]]) -> Table:
     """One line a method."""
-    table = _table("name", "what it is", "reference")
+    table = table_of("name", "what it is", "reference")
     for each in listed:
         table.add_row(str(each["name"]), str(each["title"]), str(each["reference"]))
     return table
@@ -199,7 +199,7 @@ def methods(listed: Sequence[Mapping[str, Any]]) -> Table:
 
 def presets(listed: Sequence[Mapping[str, Any]]) -> Table:
     """One line a preset: its name, and the first sentence of its note."""
-    table = _table("name", "what it is")
+    table = table_of("name", "what it is")
     for each in listed:
         table.add_row(str(each["name"]), _first_sentence(str(each["note"])))
     return table
@@ -224,7 +224,7 @@ def method(one: Mapping[str, Any]) -> Markdown:
 def plan(planned: Mapping[str, Any]) -> Group:
     """What a job would do: its fits with what they learn from and how long, and the places that it looks at."""
     decided = planned["plan"]
-    table = _table("fit", "terms", "epochs", "images", "steps")
+    table = table_of("fit", "terms", "epochs", "images", "steps")
     for fit in decided["fits"]:
         table.add_row(fit["phase"], ", ".join(fit["terms"]), str(fit["epochs"]), f"{fit['rows']:,}", f"{fit['steps']:,}")
     table.add_row("in all", "", str(decided["epochs"]), "", f"{decided['steps']:,}")
@@ -239,13 +239,14 @@ def warnings(told: Mapping[str, Any]) -> Iterator[Text]:
 
 def files(listed: Iterable[tuple[str, int]]) -> Table:
     """Paths and sizes."""
-    table = _table("file", "bytes")
+    table = table_of("file", "bytes")
     for path, size in listed:
         table.add_row(path, f"{size:,}")
     return table
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
+    """A table without lines, whose words are folded and whose ids are not."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in ("job", "id", "status", "test accuracy", "age"))
@@ -257,7 +258,8 @@ def _command(line: str) -> Text:
     return Text(line, "dim", no_wrap=True, overflow="ignore")
 
 
-def _fields() -> Table:
+def fields() -> Table:
+    """A line for each field: its name, and what it is."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -295,7 +297,8 @@ def _what(one: Asset) -> str:
     return f"{report['parameters']:,} parameters" if "parameters" in report else ""
 
 
-def _age(created: Any) -> str:
+def age(created: Any) -> str:
+    """How long ago a moment of the service was, in one unit."""
     try:
         seconds = (datetime.now(UTC) - datetime.fromisoformat(str(created))).total_seconds()
     except ValueError:

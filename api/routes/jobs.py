@@ -1,17 +1,16 @@
 """Jobs: submit, plan without submitting, look at, and steer."""
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query, Response, status
+from fastapi import APIRouter, Query, Response, status
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from api.auth import Caller
-from api.deps import After, Id, Limit, Running, Service
+from api.deps import After, Id, IdempotencyKey, Limit, Running, Service
 from api.portrait import portrait, status_of
-from api.problems import Problem, not_found, not_kept
+from api.problems import Problem, not_found, not_kept, plain_key
 from api.shapes import JobCard, Listing, page
 from api.submission import draft, submit
 from core.spec import JobSpec, baseline, identity
@@ -24,11 +23,6 @@ from db.states import TERMINAL, State
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _WAIT = {"running": "2", "queued": "10"}
-_KEY = re.compile(r'"?[\x20-\x21\x23-\x7e]{1,255}"?')
-
-IdempotencyKey = Annotated[
-    str | None, Header(max_length=257, description="any text of your own: the same request sent twice with it makes one job")
-]
 
 
 class Planned(BaseModel):
@@ -58,7 +52,7 @@ def create(
     drafted = draft(running, caller, body)
     if dry_run:
         return JSONResponse(Planned(plan=drafted.plan.to_json()).model_dump(mode="json"))
-    return _created(running, caller, submit(running, caller, drafted, key=_plain(idempotency_key)), response)
+    return _created(running, caller, submit(running, caller, drafted, key=plain_key(idempotency_key)), response)
 
 
 @router.get("", summary="List jobs")
@@ -175,15 +169,6 @@ def _not_applicable(job: Job, done: str) -> Problem:
     return Problem(
         409, f"the job {job.id} is {now} and cannot be {done}: {why}", code="not_applicable", hint=hint, more={"current_status": now}
     )
-
-
-def _plain(key: str | None) -> str | None:
-    """An idempotency key without the quotes that its draft standard wants."""
-    if key is None:
-        return None
-    if not _KEY.fullmatch(key) or not key.strip('"'):
-        raise Problem(422, "the Idempotency-Key must be 1 to 255 printable characters", hint="a random UUID is a good one")
-    return key.strip('"')
 
 
 def _found(running: Service, caller: Tenant, id: str) -> Job:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, RowMapping
 
 from db.states import Code, Desired, Kind, State
-from db.tables import checkpoint, job
+from db.tables import checkpoint, job, trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +15,8 @@ class Job:
     """One row, as it was read. Times are seconds since the epoch by the database's clock.
 
     `inputs` is {"task": job.json without its runtime, "blobs": {path in the job folder: digest}}; `checkpoint` is the newest kept one,
-    {"blob", "done", "fit", "step"}; `problem` is {"where", "reason", "hint", "code"} once the job ended badly.
+    {"blob", "done", "fit", "step"}; `problem` is {"where", "reason", "hint", "code"} once the job ended badly. `sweep` and `trial` are the
+    id and the number where the job is a trial of a sweep.
     """
 
     id: str
@@ -45,6 +46,8 @@ class Job:
     event_seq: int
     metadata: dict[str, Any]
     created_at: float
+    sweep: str | None
+    trial: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,13 @@ _KEPT = ("blob", "done", "fit", "step")
 jobs = sa.select(
     *(column.label(_RENAMED.get(column.name, column.name)) for column in job.c if column.name not in _HIDDEN),
     *(checkpoint.c[name].label(f"checkpoint_{name}") for name in _KEPT),
-).select_from(job.outerjoin(checkpoint, (checkpoint.c.job_id == job.c.id) & (checkpoint.c.done == job.c.checkpoint_done)))
+    trial.c.sweep_id.label("sweep"),
+    trial.c.number.label("trial"),
+).select_from(
+    job.outerjoin(checkpoint, (checkpoint.c.job_id == job.c.id) & (checkpoint.c.done == job.c.checkpoint_done)).outerjoin(
+        trial, trial.c.job_id == job.c.id
+    )
+)
 """A SELECT of everything that `job_of` needs."""
 
 

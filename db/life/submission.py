@@ -10,6 +10,7 @@ from db.access import Tenant
 from db.ids import new_id
 from db.life.job import Job, job_of, jobs, load
 from db.life.move import write_events
+from db.life.trials import enter
 from db.session import Database, clock, insert_or
 from db.states import Kind
 from db.tables import blob, checkpoint, idempotency_key, job, tenant
@@ -39,20 +40,27 @@ def submit(
     seconds_limit: float | None = None,
     metadata: Mapping[str, Any] | None = None,
     idempotency: tuple[str, str] | None = None,
+    trial: tuple[str, int] | None = None,
     max_queued: int,
 ) -> Job:
-    """Transition 1: a queued `distil` job. With `idempotency` = (key, fingerprint of the body) a repetition answers with the first job."""
+    """Transition 1: a queued `distil` job. With `idempotency` = (key, fingerprint of the body) a repetition answers with the first job.
+
+    With `trial` = (sweep, number) it is that trial of the sweep, or `NotTheNext`.
+    """
     with db.begin() as tx:
         lock_tenant(tx, owner)
-        if idempotency and (known := _remembered(tx, owner, *idempotency)):
-            return known
+        if idempotency and (known := remembered(tx, owner, *idempotency)):
+            return job_of(tx.execute(jobs.where(job.c.id == known, job.c.tenant_id == owner.id)).mappings().one())
         refuse_above(tx, owner, max_queued)
         new = insert_job(
             tx, owner, kind="distil", name=name, spec=spec, spec_sha=spec_sha, inputs=inputs, queue=queue, priority=priority,
             parent=parent, seconds_limit=seconds_limit, metadata=metadata or {},
         )  # fmt: skip
+        if trial:
+            enter(tx, owner, *trial, job=new.id)
+            new = load(tx, new.id)
         if idempotency:
-            _remember(tx, owner, *idempotency, new.id)
+            remember(tx, owner, *idempotency, new.id)
         return new
 
 
@@ -100,7 +108,8 @@ def _need(tx: Connection, owner: Tenant, digests: set[str]) -> None:
         raise KeyError(min(missing))
 
 
-def _remembered(tx: Connection, owner: Tenant, key: str, fingerprint: str) -> Job | None:
+def remembered(tx: Connection, owner: Tenant, key: str, fingerprint: str) -> str | None:
+    """The id of what a request with this key made; `KeyReused` where that was another request."""
     row = tx.execute(
         sa.select(idempotency_key.c.fingerprint, idempotency_key.c.job_id).where(
             idempotency_key.c.tenant_id == owner.id, idempotency_key.c.key == key, idempotency_key.c.created_at > clock() - _REMEMBERED
@@ -110,10 +119,11 @@ def _remembered(tx: Connection, owner: Tenant, key: str, fingerprint: str) -> Jo
         return None
     if row.fingerprint != fingerprint:
         raise KeyReused(key)
-    return job_of(tx.execute(jobs.where(job.c.id == row.job_id, job.c.tenant_id == owner.id)).mappings().one())
+    return str(row.job_id)
 
 
-def _remember(tx: Connection, owner: Tenant, key: str, fingerprint: str, id: str) -> None:
+def remember(tx: Connection, owner: Tenant, key: str, fingerprint: str, id: str) -> None:
+    """Note what a request with this key made."""
     values = {"fingerprint": fingerprint, "job_id": id, "created_at": clock()}
     statement = insert_or(tx, idempotency_key).values(tenant_id=owner.id, key=key, **values)
     tx.execute(statement.on_conflict_do_update(index_elements=["tenant_id", "key"], set_=values))

@@ -36,8 +36,14 @@ def resume(db: Database, tenant: Tenant, id: str) -> Job | None:
 
 def cancel(db: Database, tenant: Tenant, id: str) -> Job | None:
     """Transition 11: cancelled at once, or, while it runs, by its supervisor. There is no way back."""
-    able = job.c.state.in_(("queued", "paused", "quarantined", "running")) & (job.c.desired != "cancel")
-    return _wish(db, tenant, id, able=able, values=CANCELLING, granted={("running", "cancel"), ("cancelled", "cancel")})
+    return _wish(db, tenant, id, able=ENDABLE, values=CANCELLING, granted={("running", "cancel"), ("cancelled", "cancel")})
+
+
+def prune(db: Database, tenant: Tenant, id: str) -> bool:
+    """Cancel a trial that its sweep gives up; the event of it says `pruned`. False where it has ended, or is cancelled already."""
+    with db.begin() as tx:
+        own = (job.c.id == id) & (job.c.tenant_id == tenant.id)
+        return move(tx, sa.update(job).where(own, ENDABLE).values(CANCELLING), pruned=True) is not None
 
 
 def release(db: Database, tenant: Tenant, id: str) -> Job | None:
@@ -74,6 +80,10 @@ CANCELLING: Mapping[str, Any] = {
     "code": sa.case((job.c.state == "running", sa.null()), else_="cancelled"),
 }
 """What a cancel sets."""
+
+
+ENDABLE = job.c.state.in_(("queued", "paused", "quarantined", "running")) & (job.c.desired != "cancel")
+"""What a cancel can still end."""
 
 
 def _wish(

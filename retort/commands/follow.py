@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.text import Text
 
 from retort import render
+from retort.commands import sweeps
 from retort.commands.upload import transfer
 from retort.errors import Misused
 from retort.job import Job
@@ -19,9 +20,14 @@ from retort.watch import watch as show
 
 
 @connected
-def watch(session: Session, ids: Annotated[list[str], typer.Argument(metavar="JOB", help="One job or several.")]) -> None:
-    """Show jobs as they run, until all of them rest. Ctrl-C detaches; it never cancels."""
+def watch(session: Session, ids: Annotated[list[str], typer.Argument(metavar="ID", help="One job or several, or one sweep.")]) -> None:
+    """Show jobs as they run, until all of them rest, or a sweep until it ends. Ctrl-C detaches; it never cancels."""
     client = session.client()
+    if any(id.startswith("swp_") for id in ids):
+        if len(ids) > 1:
+            raise Misused("one sweep is watched at a time, and no jobs beside it")
+        sweeps.attend(session, client.sweeps.get(ids[0]))
+        return
     attend(session, [client.jobs.get(id) for id in ids])
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from retort import render
+from retort import render, render_sweep
 from retort.client import Assets, Client
+from retort.commands import sweeps
 from retort.commands.follow import attend
 from retort.draft import draft, read_document
 from retort.errors import Misused
@@ -25,6 +26,7 @@ class Kind(StrEnum):
     TEACHERS = "teachers"
     ARCHITECTURES = "architectures"
     DATASETS = "datasets"
+    SWEEPS = "sweeps"
 
 
 @connected
@@ -98,7 +100,7 @@ def ls(
     status: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 20,
 ) -> None:
-    """List jobs, or teachers, architectures, datasets; the newest first."""
+    """List jobs, or teachers, architectures, datasets, sweeps; the newest first."""
     client = session.client()
     if kind is Kind.JOBS:
         jobs = list(client.jobs.list(status=status, limit=limit))
@@ -106,6 +108,12 @@ def ls(
         return
     if status:
         raise Misused("--status is for jobs")
+    if kind is Kind.SWEEPS:
+        found = list(client.sweeps.list(limit=limit))
+        session.answer(
+            {"object": "list", "data": [dict(each.raw) for each in found]}, render_sweep.sweeps(found) if found else Text("no sweeps yet")
+        )
+        return
     listed: Assets = getattr(client, kind.value)
     assets = list(listed.list(limit=limit))
     session.answer(
@@ -114,22 +122,28 @@ def ls(
 
 
 @connected
-def get(session: Session, id: Annotated[str, typer.Argument(help="Of a job, a teacher, an architecture or a dataset.")]) -> None:
-    """Show one job, or one asset, in full."""
+def get(session: Session, id: Annotated[str, typer.Argument(help="Of a job, a sweep, a teacher, an architecture or a dataset.")]) -> None:
+    """Show one job, one sweep with its trials, or one asset, in full."""
     client = session.client()
     kinds = {"tch": client.teachers, "arc": client.architectures, "ds": client.datasets}
     assets = kinds.get(id.partition("_")[0])
     if assets is not None:
         asset = assets.get(id)
         session.answer(dict(asset.raw), render.asset(asset))
+    elif id.startswith("swp_"):
+        sweeps.show(session, client.sweeps.get(id))
     else:
         job = client.jobs.get(id)
         session.answer(dict(job.raw), render.job(job))
 
 
 @connected
-def cancel(session: Session, id: JobId) -> None:
-    """End a job for good; it is cancelled once its process is gone."""
+def cancel(session: Session, id: Annotated[str, typer.Argument(metavar="ID", help="Of a job, or of a sweep.")]) -> None:
+    """End a job for good, which is cancelled once its process is gone; or a sweep with all its jobs."""
+    if id.startswith("swp_"):
+        sweep = session.client().sweeps.get(id).cancel()
+        session.answer(dict(sweep.raw), Text.assemble(f"{id}: ", render.status(sweep.status)))
+        return
     _changed(session, session.client().jobs.get(id).cancel())
 
 

@@ -19,6 +19,7 @@ KINDS = {
     "datasets": "dataset",
     "artifacts": "artifact",
     "jobs": "job",
+    "sweeps": "sweep",
 }
 
 
@@ -32,6 +33,9 @@ def belongings(users: Callable[[str], User], database: Database) -> dict[str, st
     digest = Blobs(database, ada.tenant).put([b"bytes"])
     life.complete(database, claim, result={}, artifacts=[NewArtifact(name="m", format="safetensors", sha256=digest, bytes=5, facts={})])
     [artifact] = ada.http.get(f"/v1/jobs/{job}/artifacts").json()["data"]
+    sweep = {"base": lab.spec(), "space": {"recipe.optimizer.lr": {"choice": [0.1]}}}
+    swept = ada.http.post("/v1/sweeps", json=sweep).json()["id"]
+    ada.http.post(f"/v1/sweeps/{swept}/cancel").raise_for_status()  # so that nothing but a stranger could change it
     [key] = ada.http.get("/v1/api_keys").json()["data"]
     return {
         "uploads": upload(ada.http, b"x", "dataset"),
@@ -40,6 +44,7 @@ def belongings(users: Callable[[str], User], database: Database) -> dict[str, st
         "datasets": lab.dataset,
         "jobs": job,
         "artifacts": artifact["id"],
+        "sweeps": swept,
         "api_keys": key["id"],
     }
 
@@ -74,7 +79,7 @@ def _told(answer: httpx.Response, id: str) -> dict[str, Any]:
 
 def test_a_strangers_lists_are_empty(users: Callable[[str], User], belongings: dict[str, str]) -> None:
     eve = users("eve")
-    for kind in ("teachers", "architectures", "datasets", "jobs"):
+    for kind in ("teachers", "architectures", "datasets", "jobs", "sweeps"):
         assert eve.http.get(f"/v1/{kind}").json()["data"] == []
         assert eve.http.get(f"/v1/{kind}", params={"after": belongings[kind]}).json()["data"] == []
     assert len(eve.http.get("/v1/api_keys").json()["data"]) == 1

@@ -45,6 +45,9 @@ def test_a_refusal_ends_with_1_and_is_json_on_standard_output(capsys: pytest.Cap
         ["get"],
         ["ls", "--nonsense"],
         ["ls", "cats"],
+        ["ls", "sweeps", "--status", "running"],
+        ["sweep", "nowhere.yaml"],
+        ["watch", "swp_1", "job_1"],
         ["submit", "--epochs", "0"],
         ["submit"],
         ["submit", "-f", "nowhere.yaml"],
@@ -72,7 +75,7 @@ def test_wrong_use_ends_with_2_before_anything_is_sent(words: list[str], capsys:
 
 
 def test_every_command_takes_json_and_names_the_service_alike(capsys: pytest.CaptureFixture[str]) -> None:
-    of_jobs = ["submit", "ls", "get", "watch", "logs", "download", "cancel", "pause", "resume", "release", "retry"]
+    of_jobs = ["submit", "sweep", "ls", "get", "watch", "logs", "download", "cancel", "pause", "resume", "release", "retry"]
     for words in [*([each] for each in (*of_jobs, "methods", "presets", "taps", "pairs")), ["key", "make"], ["upload", "dataset"]]:
         assert run([*words, "--help"]) == 0
         told = capsys.readouterr().out
