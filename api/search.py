@@ -149,7 +149,7 @@ _UNMEASURED = "no trial would be better or worse for it"
 _OTHER_IMAGES = "trials that train or are validated on other images cannot be compared"
 _APART: Mapping[tuple[str, ...], str] = {
     **{(name,): _UNMEASURED for name in ("name", "metadata", "evaluate", "exports", "limits", "device")},
-    **{("dataset", name): _OTHER_IMAGES for name in ("id", "take", "validation", "seed")},
+    **{("dataset", name): _OTHER_IMAGES for name in ("id", "classes", "take", "validation", "seed")},
     ("seed",): "a seed that wins is luck; the best trial is run again with fresh ones",
 }
 """Fields that no search may vary, and why."""

@@ -29,7 +29,7 @@ One unit, y = 3x, padded to two units that begin at 5 and -7:
 >>> padded(ours, theirs, (first, first), "outgoing_zero").tolist()
 [[3.0, 0.0], [-7.0, -7.0]]
 
-Reference: N. Petrushina, A. Grabovoy, O. Bakhteev, V. Strijov, Anti-Distillation: Knowledge Transfer from a Simple Model to the Complex
+Reference: K. Petrushina, O. Bakhteev, A. Grabovoy, V. Strijov, Anti-Distillation: Knowledge Transfer from a Simple Model to the Complex
 One, 2022, where "Zero" and "Uniform" are initialisers; the name `outgoing_zero` is ours.
 """
 

@@ -21,7 +21,7 @@ The head is the last layer that has weights:
 'fc'
 
 Reference: J. Yosinski, J. Clune, Y. Bengio, H. Lipson, How Transferable Are Features in Deep Neural Networks?, NIPS 2014; the three frozen
-epochs are those of N. Petrushina et al., Anti-Distillation, 2022.
+epochs are those of K. Petrushina et al., Anti-Distillation, 2022.
 """
 
 from typing import ClassVar, Literal
