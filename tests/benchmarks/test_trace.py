@@ -14,7 +14,7 @@ from core.trace import closed_form
 def test_the_closed_form_is_the_whole_hessians_and_agrees_with_the_mean_of_many_probes() -> None:
     assert trace.equal()["gradient"] < 1e-12
     network, x, y = trace.drawn((6, 5), 4, 8)
-    found = trace.agreeing(network, x, y, 200)
+    found = trace.agreeing(network, x, y, None, 200)
     assert 0 < found["standard_error"] < 0.2 * found["closed_form"]
     measured = trace.measured(network, x, y, rounds=1, steps=1)
     assert measured["ratio"]["median"] == pytest.approx(measured["hutchinson_ms"] / measured["closed_form_ms"])
@@ -30,4 +30,13 @@ def test_a_difference_stops_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
     network, x, y = trace.drawn((6, 5), 4, 8)
     monkeypatch.setattr(trace, "closed_form", lambda *_: torch.tensor(-1.0))
     with pytest.raises(SystemExit, match="do not agree"):
-        trace.agreeing(network, x, y, 20)
+        trace.agreeing(network, x, y, None, 20)
+
+
+def test_where_classes_are_absent_both_leave_them_out() -> None:
+    network, x, y = trace.drawn((6, 5), 4, 8, classes=3)
+    present = torch.arange(10) < 3
+    assert int(y.max()) < 3
+    found = trace.agreeing(network, x, y, present, 200)
+    assert 0 < found["standard_error"] < 0.3 * found["closed_form"]
+    assert found["closed_form"] != pytest.approx(closed_form(network, x).item(), rel=0.1)
