@@ -63,6 +63,8 @@ def findings(errors: Sequence[Mapping[str, Any]], body: Any, shape: Any) -> list
     for each in told:
         if _mistyped(each) and any(_says_more(other, each.pointer) for other in told):
             continue  # of a union whose other member took the value's type: what that one found is what is wrong
+        if each.code == "too_short" and any(other.pointer.startswith(f"{each.pointer}/") for other in told):
+            continue  # it is short because its items were refused, and those are told
         before = found.get(each.pointer)
         if before is None:
             found[each.pointer] = each

@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.findings import Finding, findings, nearest, pointer
+from core.spec import JobSpec
 
 
 class Kd(BaseModel):
@@ -39,6 +40,14 @@ def found(body: Any) -> list[Finding]:
     with pytest.raises(ValidationError) as wrong:
         Spec.model_validate(body)
     return findings([{**error, "loc": ("body", *error["loc"])} for error in wrong.value.errors()], body, Spec)
+
+
+def asked(fields: dict[str, Any]) -> list[Finding]:
+    """What is found in a job spec with these fields."""
+    body = {"student": {"architecture": "arc_1"}, "dataset": {"id": "ds_1"}, **fields}
+    with pytest.raises(ValidationError) as wrong:
+        JobSpec.model_validate(body)
+    return findings([{**error, "loc": ("body", *error["loc"])} for error in wrong.value.errors()], body, JobSpec)
 
 
 def test_a_value_out_of_range_is_named_by_its_pointer() -> None:
@@ -86,6 +95,11 @@ def test_what_a_body_is_made_of_is_told_in_words_of_json() -> None:
     assert finding.detail == "input should be a list (given: kd)"
     [finding] = found({"notes": 3})
     assert finding.detail == "input should be an object (given: 3)"
+
+
+def test_a_list_whose_items_are_refused_is_not_called_too_short() -> None:
+    assert [each.pointer for each in asked({"evaluate": [{"name": "fgsm", "epsilons": [0.1, -1]}]})] == ["/evaluate/0/epsilons/1"]
+    assert [each.pointer for each in asked({"evaluate": [{"name": "fgsm", "epsilons": []}]})] == ["/evaluate/0/epsilons"]
 
 
 def test_a_string_that_is_no_id_is_told_how_the_ids_begin() -> None:
