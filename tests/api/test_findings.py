@@ -98,7 +98,7 @@ def test_what_a_body_is_made_of_is_told_in_words_of_json() -> None:
 
 
 def test_a_list_whose_items_are_refused_is_not_called_too_short() -> None:
-    assert [each.pointer for each in asked({"evaluate": [{"name": "fgsm", "epsilons": [0.1, -1]}]})] == ["/evaluate/0/epsilons/1"]
+    assert [each.pointer for each in asked({"evaluate": [{"name": "fgsm", "epsilons": [-1]}]})] == ["/evaluate/0/epsilons/0"]
     assert [each.pointer for each in asked({"evaluate": [{"name": "fgsm", "epsilons": []}]})] == ["/evaluate/0/epsilons"]
 
 
