@@ -1,9 +1,9 @@
 """How long a step with boundary supporting samples takes in the engine, and in a textbook loop built as the published code is.
 
 `python -m benchmarks.bss [--rounds 9] [--threads 2] [--out FILE]`: ResNet26 to ResNet8, batches of 256, of which 64 are attacked, all ten
-steps each: a bias makes every answer the first class, and a head of small weights keeps the attack from ever changing it. The loop has what
-it needs at hand: its one batch is read, augmented and normalised beforehand, where the engine does so at every step. Before anything is
-timed both compute loss and gradient from the same weights, batch and target classes; where they differ the script fails.
+steps each: a bias makes every answer the first class, and a head of small weights keeps the attack from ever changing it. Neither augments;
+the loop has what it needs at hand: its one batch is read and normalised beforehand, where the engine does so at every step. Before anything
+is timed both compute loss and gradient from the same weights, batch and target classes; where they differ the script fails.
 """
 
 import argparse
@@ -173,7 +173,7 @@ def difference(case: Case, dtype: torch.dtype, *, bf16: bool = False) -> dict[st
 
 def opened(bed: Bed, teacher: Mapping[str, Any], student: Mapping[str, Any], **recipe: Any) -> Case:
     """A case whose networks both find the first class everywhere, the teacher so surely that no attack changes it."""
-    case = Case(bed, teacher, student, METHODS, optimizer={"name": "sgd", "lr": RATE}, **recipe)
+    case = Case(bed, teacher, student, METHODS, optimizer={"name": "sgd", "lr": RATE}, augmentation=[], **recipe)
     assert case.teacher is not None
     with torch.no_grad():
         for tapped, scale, bias in ((case.teacher, 1e-3, 1.0), (case.student, 1.0, 10.0)):

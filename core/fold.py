@@ -3,6 +3,7 @@
 import copy
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import fx, nn
 from torch.fx.proxy import TraceError
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -46,6 +47,8 @@ def _fold(tapped: Tapped) -> Tapped | None:
             traced.graph.erase_node(node)
     traced.delete_all_unused_submodules()
     traced.recompile()
+    # Images come with their channels last; weights that lie so are not turned at every call.
+    traced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stubs forget it
     made = Tapped(traced).requires_grad_(False).eval()
     made.mean, made.std = tapped.mean, tapped.std
     return made
