@@ -54,7 +54,7 @@ def test_a_job_that_succeeded_without_the_metric_is_a_failed_trial_with_a_reason
 
 
 def test_test_figures_are_read_of_reruns_alone() -> None:
-    measured = {"result": {"test": {"accuracy": 0.9}}}
+    measured: dict[str, Any] = {"result": {"test": {"accuracy": 0.9}}}
     events = [phase("train"), evaluated(0, 0.4)]
     assert trial_of(row("succeeded", **measured), events, SEARCH).test_accuracy is None
     assert trial_of(row("succeeded", number=2, **measured), events, SEARCH).test_accuracy == 0.9
