@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
+from api.search import Objective, Pruner, SweepSpec, search_of
 from core.evaluate.boundary import Boundary
 from core.evaluate.fgsm import FGSM
 from core.evaluate.parameter_noise import ParameterNoise
@@ -62,3 +65,12 @@ def test_the_page_on_measures_shows_a_spec_that_is_one_and_names_every_parameter
     for measure in (FGSM, ParameterNoise, Boundary):
         section = page.split(f"\n## `{measure.model_fields['name'].default}`")[1].split("\n## ")[0]
         assert all(f"`{field}`" in section for field in measure.model_fields if field != "name")
+
+
+def test_the_page_on_sweeps_shows_one_that_could_be_asked_for_and_names_every_field() -> None:
+    page = (ROOT / "docs" / "sweeps.md").read_text()
+    shown, *_ = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    search, wrong = search_of(SweepSpec.model_validate(yaml.safe_load(shown.replace("…", "1"))))
+    assert (search.total, wrong) == (20, [])
+    for model in (SweepSpec, Objective, Pruner):
+        assert all(f"`{name}`" in page or f"{name}:" in page or f'"{name}"' in page for name in model.model_fields if name != "goal")

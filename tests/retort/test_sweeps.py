@@ -31,8 +31,8 @@ ENDED: dict[str, Any] = {
     },
 }  # fmt: skip
 TRIAL = {
-    "trial": 0, "role": "trial", "job": "job_0", "status": "succeeded", "outcome": "completed", "seed": 0,
-    "value": 0.912345, "problem": None,
+    "trial": 0, "role": "trial", "job": "job_0", "status": "succeeded", "outcome": "completed", "seed": 0, "value": 0.912345,
+    "problem": None,
 }  # fmt: skip
 TRIALS = [
     {**TRIAL, "params": BEST["params"]},
