@@ -1,5 +1,6 @@
 """What a person reads of a sweep: how far it is, its trials, the best one with its re-runs, and which field mattered."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ def news(one: Sweep) -> str:
     counts = [f"{progress[name]} {name}" for name in ("completed", "pruned", "failed", "cancelled", "unfinished") if progress.get(name)]
     parts = [f"{progress.get('made', 0)} of {progress.get('of', '?')} trials", *counts]
     if progress.get("reruns"):
-        parts.append(f"{progress['reruns']} re-runs of the best")
+        parts.append(f"{progress['reruns']} re-run{'s' * (progress['reruns'] > 1)} of the best")
     if one.best:
         parts.append(f"best {_value(one.best.get('value'))}")
     return f"{one.name or one.id}: {one.status}  {', '.join(parts)}"
@@ -86,4 +87,7 @@ def _spread(measured: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """A value as it may be written into a file again, numbers short."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

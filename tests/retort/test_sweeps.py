@@ -88,6 +88,16 @@ def test_a_watched_sweep_ends_with_its_best_trial_its_reruns_and_what_mattered(t
     assert "none: a step is larger than the training set" in told.out
 
 
+def test_a_choice_is_shown_as_it_may_be_written_into_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    tried = {"methods.0.temperature": [{"name": "kd", "on": True}], "recipe.optimizer.lr": None}
+    ended = {**ENDED, "best": {**BEST, "params": tried}, "progress": {**ENDED["progress"], "reruns": 1}}
+    with stage(answering(ended)) as service:
+        assert run(["get", "swp_1", "--url", service.url, "--key", "k"]) == 0
+    told = capsys.readouterr().out
+    assert 'methods.0.temperature = [{"name": "kd", "on": true}], recipe.optimizer.lr = null' in told
+    assert "1 re-run of the best" in told
+
+
 def test_a_sweep_that_failed_ends_with_1_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     problem = {"where": "", "reason": "none of 3 trials completed", "hint": "narrow the space", "code": "no_trial_completed"}
     with stage(answering({**ENDED, "status": "failed", "best": None, "result": None, "problem": problem})) as service:
