@@ -15,6 +15,9 @@ _PREFIX = re.compile(r"\^([a-z]+_)\[")
 _KINDS = {"tuple_type": "a list", "model_type": "an object", "model_attributes_type": "an object", "dict_type": "an object"}
 """What a body is made of, where pydantic names Python's words for it."""
 
+_SIZED = {"Tuple": "List", "Dictionary": "Object", " after validation": ""}
+_PYTHONS = re.compile("|".join(_SIZED))
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -99,7 +102,8 @@ def _finding(error: Mapping[str, Any], body: Any, shape: Any) -> Finding:
     elif kind == "string_pattern_mismatch" and (prefix := _PREFIX.match(error["ctx"]["pattern"])):
         detail, hint = f"{str(error['input'])[:80]!r} is no such id", f"the ids that fit here begin with {prefix[1]}"
     elif kind == "extra_forbidden":
-        fields = {field for model in _models_at(shape, loc[:-1]) for field in model.model_fields}
+        # A union's other members may have the name: to offer it again would be no help.
+        fields = {field for model in _models_at(shape, loc[:-1]) for field in model.model_fields} - {str(loc[-1])}
         detail, hint = f"there is no field {str(loc[-1])!r} here", nearest(str(loc[-1]), fields)
     return Finding(where, kind, detail, hint)
 
@@ -117,6 +121,8 @@ def _unnamed(error: Mapping[str, Any], loc: Sequence[str | int], where: str, sha
 def _sentence(error: Mapping[str, Any]) -> str:
     wanted = _KINDS.get(error["type"])
     message = f"input should be {wanted}" if wanted else str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] in {"too_short", "too_long"}:
+        message = _PYTHONS.sub(lambda found: _SIZED[found[0]], message).removesuffix(", not more")
     message = message[:1].lower() + message[1:]
     given = error.get("input")
     if error["type"] != "missing" and isinstance(given, (str, int, float)):

@@ -1,6 +1,5 @@
 """What a search is: the fields that it tries, by their paths into a job spec, and the job specs that come of them."""
 
-import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from api.findings import Finding, findings
 from core.errors import Refused
@@ -55,13 +54,14 @@ class Log(_Part):
 
 
 _Whole = Annotated[int, Field(ge=-_EXACT, le=_EXACT)]
+_Step = Annotated[int, Field(ge=1, le=_EXACT)]
 
 
 class Int(_Part):
     """A whole number between two, both of them possible, by steps."""
 
     int: tuple[_Whole, _Whole]
-    step: _Whole = Field(1, ge=1)
+    step: _Step = 1
 
     @model_validator(mode="after")
     def _rises(self) -> "Int":
@@ -73,15 +73,30 @@ class Int(_Part):
         return self
 
 
-def _kind(asked: object) -> str:
-    names = ("choice", "uniform", "log", "int")
+def _kinds(asked: object) -> list[str]:
     held = asked if isinstance(asked, Mapping) else type(asked).model_fields if isinstance(asked, BaseModel) else ()
-    return next((name for name in names if name in held), "choice")
+    return [name for name in ("choice", "uniform", "log", "int") if name in held]
+
+
+def _kind(asked: object) -> str:
+    return _kinds(asked)[0]
+
+
+def _tag(asked: object) -> str:
+    # No field has this name: where pydantic says which member of the union was tried, it is not taken for a part of the body.
+    return f"<{_kind(asked)}>"
+
+
+def _is_one_kind(asked: Any) -> Any:
+    if len(_kinds(asked)) != 1:
+        raise ValueError('it needs one of choice, uniform, log and int, as in {"choice": [1, 2]} or {"log": [0.001, 1]}')
+    return asked
 
 
 Domain = Annotated[
-    Annotated[Choice, Tag("choice")] | Annotated[Uniform, Tag("uniform")] | Annotated[Log, Tag("log")] | Annotated[Int, Tag("int")],
-    Discriminator(_kind),
+    Annotated[Choice, Tag("<choice>")] | Annotated[Uniform, Tag("<uniform>")] | Annotated[Log, Tag("<log>")] | Annotated[Int, Tag("<int>")],
+    Discriminator(_tag),
+    BeforeValidator(_is_one_kind),
 ]
 
 
@@ -127,7 +142,9 @@ class SweepSpec(_Part):
         ),
     )
     strategy: Literal["grid", "random", "tpe"] = Field("tpe", description="`grid` tries every point of choices and whole numbers, once.")
-    max_jobs: int = Field(24, ge=1, le=500, description="Trials in all; of a grid, no fewer than its points.")
+    max_jobs: int = Field(
+        24, ge=1, le=500, description="Trials in all, or as many as the space has points, if those are fewer; a grid must not have more."
+    )
     max_parallel: int = Field(4, ge=1, le=64, description="Trials queued or running at one time.")
     objective: Objective = Objective()
     pruner: Pruner | None = Field(None, description="When to give a trial up. Left out: the median under `tpe`, else never; null: never.")
@@ -150,7 +167,7 @@ _OTHER_IMAGES = "trials that train or are validated on other images cannot be co
 _APART: Mapping[tuple[str, ...], str] = {
     **{(name,): _UNMEASURED for name in ("name", "metadata", "evaluate", "exports", "limits", "device")},
     **{("dataset", name): _OTHER_IMAGES for name in ("id", "classes", "take", "validation", "seed")},
-    ("seed",): "a seed that wins is luck; the best trial is run again with fresh ones",
+    **{path: "a seed that wins is luck; the best trial is run again with fresh ones" for path in (("seed",), ("dataset", "view_seed"))},
 }
 """Fields that no search may vary, and why."""
 
@@ -182,8 +199,12 @@ class Search:
 
     @property
     def total(self) -> int:
-        """How many trials there will be."""
-        return math.prod(len(axis.grid() or ()) for axis in self.axes) if self.spec.strategy == "grid" else self.spec.max_jobs
+        """How many trials there will be: no more than the space has points, where they can be counted."""
+        grids = [axis.grid() for axis in self.axes]
+        points = math.prod(len(grid) for grid in grids if grid is not None)
+        if self.spec.strategy == "grid":
+            return points
+        return self.spec.max_jobs if None in grids else min(points, self.spec.max_jobs)
 
     def spec_of(self, params: Params) -> JobSpec:
         """The base with these values. `Refused` where they do not go together."""
@@ -199,8 +220,14 @@ class Search:
 
     def points(self) -> Iterator[Params]:
         """Every point of a grid, the last axis fastest."""
-        for values in itertools.product(*(axis.grid() or () for axis in self.axes)):
-            yield dict(zip((axis.path for axis in self.axes), values, strict=True))
+        grids = [(axis.path, axis.grid() or ()) for axis in self.axes]
+        for ordinal in range(math.prod(len(grid) for _, grid in grids)):
+            # Counted, not listed: a whole number may have more values than fit in memory.
+            places, left = [], ordinal
+            for _, grid in reversed(grids):
+                left, place = divmod(left, len(grid))
+                places.append(place)
+            yield {path: grid[place] for (path, grid), place in zip(grids, reversed(places), strict=True)}
 
 
 def search_of(spec: SweepSpec) -> tuple[Search, list[Finding]]:
@@ -234,7 +261,7 @@ def look(document: Any, steps: Sequence[str]) -> Any:
     for step in steps:
         if isinstance(document, Mapping) and step in document:
             document = document[step]
-        elif isinstance(document, Sequence) and not isinstance(document, str) and step.isdecimal() and int(step) < len(document):
+        elif isinstance(document, Sequence) and not isinstance(document, str) and step in map(str, range(len(document))):
             document = document[int(step)]
         else:
             raise KeyError(step)
@@ -301,9 +328,20 @@ def _tried(
 
 
 def _set(base: dict[str, Any], steps: tuple[str, ...], value: Any) -> Any:
+    """What a job's schema makes of a value alone on the base. `Refused` where it refuses that, or what stands beside it then."""
     document = deepcopy(base)
     put(document, steps, value)
-    return look(_spec(document).model_dump(mode="json"), steps)
+    whole = ".".join(steps[:-1])
+    try:
+        return look(_spec(document).model_dump(mode="json"), steps)
+    except KeyError as lost:
+        # What says as much as nothing is left out of a spec, such as the initialiser `default`.
+        raise Refused("", f"with this the base has no such field: its path ends at {lost.args[0]!r}", hint=f"vary {whole} whole") from None
+    except Refused as refused:
+        if not whole or f"{refused.where}/".startswith("/" + "/".join(steps) + "/"):
+            raise
+        reason = f"with this, what the base has at {refused.where} does not fit: {refused.reason}"
+        raise Refused(refused.where, reason, hint=f"vary {whole} whole, by choice") from refused
 
 
 def _spec(document: dict[str, Any]) -> JobSpec:

@@ -26,6 +26,9 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 FEWEST = 4
 """Completed trials below which no importance is told."""
 
+ASKS = 20
+"""How often a sampler is asked for what was not tried yet, before the first such point is taken."""
+
 _STATES: dict[Outcome, TrialState] = {
     "unfinished": TrialState.RUNNING,
     "completed": TrialState.COMPLETE,
@@ -36,14 +39,19 @@ _STATES: dict[Outcome, TrialState] = {
 
 
 def suggest(search: Search, trials: Sequence[Trial]) -> Params:
-    """What the trial after these tries."""
+    """What the trial after these tries: nothing that one of them tried, for it would be the same job again."""
     number = len(trials)
     if search.spec.strategy == "grid":
         # Optuna's own grid remembers what it gave in attributes of its storage, which no job has; the order of the points is memory enough.
         return list(search.points())[number]
-    axes = {axis.path: axis for axis in search.axes}
-    suggested = _study(search, trials).ask({path: _distribution(axis) for path, axis in axes.items()}).params
-    return {path: _value(axes[path], suggested[path]) for path in axes}
+    study, tried = _study(search, trials), [trial.params for trial in trials]
+    distributions = {axis.path: _distribution(axis) for axis in search.axes}
+    for _ in range(ASKS):
+        suggested = study.ask(distributions).params
+        params = {axis.path: _value(axis, suggested[axis.path]) for axis in search.axes}
+        if params not in tried:
+            return params
+    return next((point for point in search.points() if point not in tried), params)
 
 
 def unpromising(search: Search, trials: Sequence[Trial]) -> list[Trial]:

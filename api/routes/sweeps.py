@@ -94,7 +94,10 @@ def _check_base(running: Service, caller: Tenant, body: SweepSpec) -> None:
     except Refused as refused:
         raise Refused(f"/base{refused.where}", refused.reason, hint=refused.hint, code=refused.code) from refused
     except Problem as problem:
-        problem.errors = tuple(replace(each, pointer=f"/base{each.pointer}") for each in problem.errors)
+        found = tuple(replace(each, pointer=f"/base{each.pointer}") for each in problem.errors)
+        if problem.status == 422:
+            raise invalid(found) from problem
+        problem.errors = found
         raise
     if not body.base.dataset.validation and "validation" not in drafted.task["dataset"]["counts"]:
         raise Refused(

@@ -34,6 +34,7 @@ class Spec(BaseModel):
     device: Literal["auto", "cuda"] = "auto"
     weight: float | list[float] = 1.0
     notes: dict[str, str] = {}
+    names: Annotated[tuple[str, ...], Field(min_length=2)] = ("a", "b")
 
 
 def found(body: Any) -> list[Finding]:
@@ -63,6 +64,18 @@ def test_an_unknown_parameter_is_told_the_nearest_of_its_own_method() -> None:
     [finding] = found({"methods": [{"name": "at", "temperature": 4}]})
     assert "power" in finding.hint
     assert "did you mean" not in finding.hint
+
+
+def test_a_name_that_another_member_of_a_union_has_is_not_offered_again() -> None:
+    [finding] = found({"rate": {"linear": [1, 2], "linaer": 1}})
+    assert finding.hint == "did you mean linear?"
+    [finding] = [each for each in found({"methods": [{"name": "kd", "power": 1}]}) if each.pointer.endswith("power")]
+    assert "power" not in finding.hint
+
+
+def test_a_list_that_is_too_short_is_called_a_list() -> None:
+    [finding] = found({"names": ["a"]})
+    assert (finding.pointer, finding.detail) == ("/names", "list should have at least 2 items, not 1")
 
 
 def test_an_unknown_method_is_told_the_nearest_name() -> None:

@@ -17,15 +17,19 @@ STATES: dict[Outcome, State] = {
 }  # fmt: skip
 
 
+BASE: dict[str, Any] = {
+    "student": {"architecture": "arc_1"}, "dataset": {"id": "ds_1"}, "methods": [{"name": "kd"}], "teacher": "tch_1",
+}  # fmt: skip
+
+
 def search(**more: Any) -> Search:
-    base = {"student": {"architecture": "arc_1"}, "dataset": {"id": "ds_1"}, "methods": [{"name": "kd"}], "teacher": "tch_1"}
     space = {
         "recipe.optimizer.lr": {"log": [0.001, 1]},
         "methods.0.temperature": {"uniform": [1, 8]},
         "recipe.batch_size": {"int": [8, 64], "step": 8},
         "recipe.schedule": {"choice": [{"name": "constant"}, {"name": "cosine"}]},
     }
-    found, wrong = search_of(SweepSpec.model_validate({"base": base, "space": space, "strategy": "tpe", **more}))
+    found, wrong = search_of(SweepSpec.model_validate({"base": BASE, "space": space, "strategy": "tpe", **more}))
     assert not wrong
     return found
 
@@ -77,6 +81,23 @@ def test_a_grid_is_gone_through_point_by_point_the_last_field_fastest() -> None:
     assert asked.total == 4
     got = [tuple(suggest(asked, [trial(n, {}) for n in range(number)]).values()) for number in range(4)]
     assert got == [(8, 0.1), (8, 1.0), (16, 0.1), (16, 1.0)]
+
+
+@pytest.mark.parametrize("strategy", ["random", "tpe"])
+def test_no_point_is_tried_twice_and_there_are_no_more_trials_than_points(strategy: str) -> None:
+    asked = search(strategy=strategy, space={"recipe.batch_size": {"int": [8, 16], "step": 8}, "recipe.optimizer.lr": {"choice": [0.1, 1]}})
+    assert asked.total == 4
+    trials: list[Trial] = []
+    for number in range(4):
+        trials.append(trial(number, suggest(asked, trials), value=0.5))
+        assert suggest(asked, trials[:number]) == trials[number].params
+    assert sorted(tuple(each.params.values()) for each in trials) == [(8, 0.1), (8, 1.0), (16, 0.1), (16, 1.0)]
+    assert search(strategy=strategy, space={"recipe.batch_size": {"int": [8, 64]}}).total == 24
+
+
+def test_points_are_counted_where_they_would_not_fit_in_memory() -> None:
+    asked = search(space={"teacher_dataset.seed": {"int": [0, 2**53 - 1]}}, base={**BASE, "teacher_dataset": {"id": "ds_2"}})
+    assert next(asked.points()) == {"teacher_dataset.seed": 0}
 
 
 def reporting(number: int, values: dict[int, float], outcome: Outcome = "completed") -> Trial:

@@ -16,19 +16,26 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"space": {"/methods/0/nothing": {"choice": [1]}}}, "/space/~1methods~10~1nothing", "it ends at 'nothing'"),
     ({"space": {"recipe.optimizer.lr": {"choice": [0.1, -1]}}}, "/space/recipe.optimizer.lr/choice/1", "greater than 0"),
     ({"space": {"recipe.optimizer.lr": {"log": [0.1, 1000]}}}, "/space/recipe.optimizer.lr/log/1", "less than or equal to 100"),
-    ({"space": {"recipe.optimizer.lr": {"log": [0, 1]}}}, "/space/recipe.optimizer.lr/log", "0 < lo < hi"),
-    ({"space": {"recipe.optimizer.lr": {"uniform": [1, 0.1]}}}, "/space/recipe.optimizer.lr/uniform", "lo < hi"),
+    ({"space": {"recipe.optimizer.lr": {"log": [0, 1]}}}, "/space/recipe.optimizer.lr", "0 < lo < hi"),
+    ({"space": {"recipe.optimizer.lr": {"uniform": [1, 0.1]}}}, "/space/recipe.optimizer.lr", "lo < hi"),
     ({"space": {"recipe.optimizer.lr": {"uniform": ["a", 1]}}}, "/space/recipe.optimizer.lr/uniform/0", "valid number"),
     ({"space": {"recipe.batch_size": {"uniform": [16, 64]}}}, "/space/recipe.batch_size/uniform", "integer"),
-    ({"space": {"recipe.batch_size": {"int": [16, 64], "step": 9}}}, "/space/recipe.batch_size/int", "do not reach 64"),
+    ({"space": {"recipe.batch_size": {"int": [16, 64], "step": 9}}}, "/space/recipe.batch_size", "do not reach 64"),
     ({"space": {"recipe.batch_size": {"int": [0, 64]}}}, "/space/recipe.batch_size/int/0", "greater than or equal to 2"),
     ({"space": {"recipe.batch_size": {"choice": []}}}, "/space/recipe.batch_size/choice", "at least 1"),
     ({"space": {"recipe.batch_size": {"choice": [50, 50.0]}}}, "/space/recipe.batch_size/choice", "mean the same"),
-    ({"space": {"recipe.batch_size": {"range": [1, 2]}}}, "/space/recipe.batch_size/range", "no field 'range'"),
-    ({"space": {"recipe.batch_size": [16, 64]}}, "/space/recipe.batch_size", "an object"),
+    ({"space": {"recipe.batch_size": {"int": [16, 64], "step": 0}}}, "/space/recipe.batch_size/step", "greater than or equal to 1"),
+    ({"space": {"recipe.batch_size": {"int": [16, 64], "step": -8}}}, "/space/recipe.batch_size/step", "greater than or equal to 1"),
+    ({"space": {"recipe.batch_size": {"range": [1, 2]}}}, "/space/recipe.batch_size", "one of choice, uniform, log and int"),
+    ({"space": {"recipe.batch_size": {"choice": [16], "int": [16, 64]}}}, "/space/recipe.batch_size", "one of choice"),
+    ({"space": {"recipe.batch_size": [16, 64]}}, "/space/recipe.batch_size", '{"choice": [1, 2]}'),
+    ({"space": {"methods.00.temperature": {"choice": [1]}}}, "/space/methods.00.temperature", "it ends at '00'"),
+    ({"space": {"methods.٠.temperature": {"choice": [1]}}}, "/space/methods.٠.temperature", "it ends at '٠'"),
+    ({"space": {"methods.0.name": {"choice": ["at"]}}}, "/space/methods.0.name/choice/0", "/methods/0/temperature does not fit"),
     ({"space": {"recipe.schedule": {"choice": [{"name": "wavy"}]}}}, "/space/recipe.schedule/choice/0", "no 'wavy' here"),
     ({"space": {}}, "/space", "at least 1"),
     ({"space": {"seed": {"int": [0, 9]}}}, "/space/seed", "luck"),
+    ({"space": {"dataset.view_seed": {"int": [0, 9]}}}, "/space/dataset.view_seed", "luck"),
     ({"space": {"dataset.validation": {"choice": [0.1, 0.2]}}}, "/space/dataset.validation", "other images"),
     ({"space": {"dataset": {"choice": [{"id": "ds_1"}]}}}, "/space/dataset", "other images"),
     ({"space": {"evaluate": {"choice": [["accuracy"]]}}}, "/space/evaluate", "better or worse"),
@@ -71,6 +78,18 @@ def test_a_base_that_could_not_run_is_refused_by_its_field(http: httpx.Client, l
     answer = http.post("/v1/sweeps", json={"base": {**lab.spec(), **change}, "space": {"recipe.optimizer.lr": {"log": [0.01, 1]}}})
     assert answer.status_code == 422, answer.text
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert answer.json()["detail"].startswith(f"{pointer}: ")
+
+
+@ONE_DATABASE
+def test_a_value_that_leaves_its_own_field_out_of_the_spec_is_refused(http: httpx.Client, lab: Lab) -> None:
+    base = lab.spec(student={"architecture": lab.student, "weights": {"initialiser": "xavier"}})
+    body = {"base": base, "space": {"student.weights.initialiser": {"choice": ["xavier", "default"]}}}
+    answer = http.post("/v1/sweeps", json=body)
+    assert (answer.status_code, answer.json()["hint"]) == (422, "vary student.weights whole")
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["/space/student.weights.initialiser/choice/1"]
+    body["space"] = {"student.weights": {"choice": [{"initialiser": "xavier"}, {"initialiser": "default"}]}}
+    assert http.post("/v1/sweeps", json=body).status_code == 201
 
 
 @ONE_DATABASE
@@ -98,7 +117,8 @@ def test_a_sweep_reads_as_it_was_asked_for_with_its_defaults(http: httpx.Client,
     assert (asked["max_jobs"], asked["max_parallel"], asked["seeds"]) == (24, 4, 3)
     assert asked["pruner"]["name"] == "median"
     assert asked["base"]["recipe"]["epochs"] == 2
-    assert sweep["progress"]["of"] == 24
+    assert sweep["progress"]["of"] == 4  # points: none is tried twice
+    assert start(http, lab, strategy="tpe", space={"recipe.optimizer.lr": {"log": [0.1, 1]}})["progress"]["of"] == 24
     assert start(http, lab, strategy="random")["request"]["pruner"] is None
     assert start(http, lab, strategy="tpe", pruner=None)["request"]["pruner"] is None
 
