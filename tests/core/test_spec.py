@@ -139,8 +139,8 @@ def test_all_methods_and_teachers_share_one_baseline() -> None:
 def test_a_preset_is_a_job_spec_without_ids_and_says_its_source(name: str) -> None:
     preset = {field: value for field, value in presets()[name].items() if field not in ("networks", "published")}
     assert len(preset.pop("note")) > 40
-    dataset = {"id": "ds_1", **preset.pop("dataset", {})}
-    spec = JobSpec.model_validate({**preset, "teacher": "tch_1", "student": {"architecture": "arc_1"}, "dataset": dataset})
+    data = {field: {"id": "ds_1", **preset.get(field, {})} for field in ("dataset", "teacher_dataset") if field in {"dataset", *preset}}
+    spec = JobSpec.model_validate({**preset, **data, "teacher": "tch_1", "student": {"architecture": "arc_1"}})
     assert spec.methods or spec.measures != ("accuracy",) or "published" in presets()[name]  # the row without a teacher
 
 
