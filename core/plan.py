@@ -125,7 +125,7 @@ def plan(
         seed=spec.seed,
         same_classes=same_classes,
         evaluate=spec.measures,
-        warnings=lesson.warnings,
+        warnings=(*lesson.warnings, *_in_vain(spec, lesson)),
     )
 
 
@@ -264,6 +264,16 @@ def _one(spec: JobSpec, ordinal: int, teacher: Anatomy | None, student: Anatomy)
     return lesson
 
 
+def _in_vain(spec: JobSpec, lesson: Lesson) -> list[str]:
+    """What was asked for and may well change nothing."""
+    found = []
+    if len(lesson.initialise) > 1:
+        found.append(f"{len(lesson.initialise)} methods set the student's first weights: each may overwrite what those before it set")
+    if spec.teacher_dataset is not None and all(fit.data != "teacher" for fit in lesson.transfer):
+        found.append("no method trains on the teacher_dataset: it changes nothing")
+    return found
+
+
 def _idle(fit: Fit) -> bool:
     """Whether no term of a fit counts in any of its epochs."""
     epochs = fit.recipe.epochs
@@ -288,8 +298,9 @@ def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, tea
     rows, recipe = training_rows(report, ref, dataset.class_names, where=place), fit.recipe
     if recipe.batch_size * recipe.accumulate > rows:
         asked = f"{recipe.batch_size}" + (f" × {recipe.accumulate}" if recipe.accumulate > 1 else "")
-        hint = f"at most {rows // recipe.accumulate}; validation and take leave {rows} of {report.counts['train']}"
-        raise Refused("/recipe/batch_size", f"a step of {asked} samples is larger than the training set of {rows}", hint=hint)
+        whose = "teacher's" if fit.data == "teacher" else "training"
+        hint = f"at most {rows // recipe.accumulate}; classes, validation and take of {place} leave {rows} of {report.counts['train']}"
+        raise Refused("/recipe/batch_size", f"a step of {asked} samples is larger than the {whose} set of {rows}", hint=hint)
     return rows
 
 

@@ -62,6 +62,14 @@ class DatasetRef(_Part):
     )
     view_seed: _Seed = Field(0, description="The draws of the views; apart from the job's seed, so that jobs may share them.")
 
+    @field_validator("classes")
+    @classmethod
+    def _each_class_once(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in classes or ():
+            if (classes or ()).count(name) > 1:
+                raise ValueError(f"the class {name!r} stands here more than once")
+        return classes
+
 
 class StudentRef(_Part):
     """The network to train."""

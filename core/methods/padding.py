@@ -70,7 +70,7 @@ def padded(ours: Tensor, theirs: Tensor, places: Sequence[Tensor], fill: Fill) -
 class Padding(Method):
     """Begin with the teacher's weights as a block of the student's."""
 
-    reference: ClassVar[str] = "Petrushina, Grabovoy, Bakhteev & Strijov, Anti-Distillation, 2022"
+    reference: ClassVar[str] = "Petrushina, Bakhteev, Grabovoy & Strijov, Anti-Distillation, 2022"
     examples = ({}, {"fill": "zero"}, {"fill": "uniform"})
 
     name: Literal["padding"] = "padding"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from core.anatomy import Anatomy, measure
 from core.data.rows import Rows
@@ -15,6 +16,9 @@ from core.evaluate.boundary import Boundary
 from core.evaluate.fgsm import FGSM
 from core.evaluate.parameter_noise import ParameterNoise
 from core.job import Job
+from core.methods.net2net import Net2Net
+from core.methods.padding import Padding
+from core.optim import Recipe
 from core.plan import Plan, plan
 from core.spec import JobSpec
 from tests.core.evaluate.measuring import affine, returned
@@ -42,6 +46,26 @@ def test_only_samples_of_the_chosen_classes_count() -> None:
     for classes, where in ((["column 0", "colum 2"], "/dataset/classes/1"), (["column 0", "column 3"], "/dataset/classes/1")):
         refused = refusal(spec(teacher=False, dataset={**chosen, "classes": classes}), teacher=None)
         assert (refused.where, "column" in (refused.hint or "")) == (where, True)
+
+
+def test_a_class_that_is_chosen_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match="'column 0' stands here more than once"):
+        spec(teacher=False, dataset={"id": "ds_1", "classes": ["column 0", "column 2", "column 0"]})
+
+
+def test_a_batch_larger_than_the_teachers_data_is_said_to_be_that() -> None:
+    taken: dict[str, Any] = {"teacher_dataset": {"id": "ds_2", "validation": 0.0, "take": {"total": 3}}}
+    refused = refusal(spec(ToyMethod(), recipe=Recipe(batch_size=8), **taken))
+    assert (refused.where, "teacher's set of 3" in refused.reason) == ("/recipe/batch_size", True)
+    assert "of /teacher_dataset leave 3 of 12" in refused.hint
+
+
+def test_data_that_no_method_trains_on_and_surgeries_upon_surgeries_are_warned_of() -> None:
+    assert decide(spec(ToyMethod(), **TEACHERS_DATA)).warnings == ()
+    (warning,) = decide(spec(**TEACHERS_DATA)).warnings
+    assert "no method trains on the teacher_dataset" in warning
+    (warning,) = decide(spec(Padding(), Net2Net()), teacher=STUDENT).warnings
+    assert "2 methods set the student's first weights" in warning
 
 
 def test_classes_without_a_test_sample_are_refused() -> None:
