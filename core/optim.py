@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import Tensor
 
 from core.data.augment import Augmentation
+from core.errors import Refused
 
 
 class Clock(NamedTuple):
@@ -105,9 +106,16 @@ class Drops(_Schedule):
 
     name: Literal["step"] = "step"
     milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (0.5, 0.75), max_length=64, description="Fractions of the fit's steps, rounded to whole steps: 0.625 is epoch 150 of 240."
+        (0.5, 0.75), max_length=1024, description="Fractions of the fit's steps, rounded to whole steps: 0.625 is epoch 150 of 240."
     )
     gamma: float = Field(0.1, gt=0, le=1, description="The factor of one drop; 1 leaves the rate, for the sake of `restart` alone.")
+
+    @classmethod
+    def each_epoch(cls, epochs: int, gamma: float, *, where: str) -> "Drops":
+        """A drop after each of so many epochs but the last; `Refused` at `where` for more drops than there may be."""
+        if epochs > 1025:
+            raise Refused(where, f"{epochs} epochs are more than a drop after each is made for", hint="at most 1025 epochs, or no drops")
+        return cls(milestones=tuple(epoch / epochs for epoch in range(1, epochs)), gamma=gamma)
 
     def drops(self, steps: int) -> tuple[int, ...]:
         """The steps before which the rate drops."""

@@ -71,6 +71,14 @@ class DatasetRef(_Part):
         return classes
 
 
+class TeacherDatasetRef(DatasetRef):
+    """The teacher's own data, and which of it is trained on."""
+
+    validation: float = Field(
+        0.0, ge=0, le=0.9, description="The part of the training images that is left out: nothing of the teacher's data is validated on."
+    )
+
+
 class StudentRef(_Part):
     """The network to train."""
 
@@ -134,7 +142,7 @@ class JobSpec(_Part):
     )
     student: StudentRef
     dataset: DatasetRef
-    teacher_dataset: DatasetRef | None = Field(None, description="The teacher's own data, where a method trains on it.")
+    teacher_dataset: TeacherDatasetRef | None = Field(None, description="The teacher's own data, where a method trains on it.")
     methods: tuple[AnyMethod, ...] = Field(
         (), max_length=16, description="What the teacher teaches; their lessons add up. None is the baseline."
     )
@@ -202,4 +210,4 @@ def baseline(spec: JobSpec, epochs: int) -> JobSpec:
     )
 
 
-__all__ = ["DatasetRef", "JobSpec", "Limits", "StudentRef", "Take", "Weight", "baseline", "identity"]
+__all__ = ["DatasetRef", "JobSpec", "Limits", "StudentRef", "Take", "TeacherDatasetRef", "Weight", "baseline", "identity"]

@@ -37,12 +37,13 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
 from core.anatomy import Anatomy
 from core.errors import Refused
+from core.growth import same_normalization
 from core.method import Fit, Lesson, Method, Scene, Term, Weight, Weighted
 from core.optim import Drops, Recipe
 from core.terms import CrossEntropy
@@ -57,15 +58,9 @@ class AntiDistillation(Method):
 
     name: Literal["anti_distillation"] = "anti_distillation"
     epochs: int = Field(15, ge=1, le=100_000, description="Epochs of the transfer fit, before those of the recipe.")
-    lr: float | None = Field(
-        None, gt=0, le=100, description="The transfer's learning rate; the recipe's when left out. Published: 0.005, with Adam."
-    )
+    lr: float | None = Field(None, gt=0, le=100, description="The fit's rate; the recipe's when left out. Published: 0.005, with Adam.")
     decay: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="The factor on the transfer's rate after each of its epochs, of which there are at most 65 then; the recipe's schedule "
-        "when left out. Published: 0.85.",
+        None, gt=0, le=1, description="The factor on the rate after each epoch; the recipe's schedule when left out. Published: 0.85."
     )
     labels_weight: Weight = Field(1.0, description="l1: the weight of the cross-entropy on the teacher's data.")
     distance_weight: Weight = Field(1.0, description="l2: the weight of the squared distance to the teacher's weights, summed over them.")
@@ -89,23 +84,14 @@ class AntiDistillation(Method):
         if self.labels_weight != 0:
             terms["anti_distillation.labels"] = Weighted(Labels(0.0, official=official), self.labels_weight)
         if self.distance_weight != 0:
+            same_normalization(teacher, student)
             terms["anti_distillation.distance"] = Weighted(Distance(shared(teacher, student), squared=not official), self.distance_weight)
         if self.noise_weight != 0:
             terms["anti_distillation.noise"] = Weighted(Labels(self.delta, official=official), self.noise_weight)
         if self.trace_weight != 0 and not official:
             terms["anti_distillation.trace"] = Weighted(Curvature(self.trace, self.probes), self.trace_weight)
-        return Lesson(transfer=(Fit(terms, self._recipe(), lr=self.lr, data="teacher"),))
-
-    def _recipe(self) -> Recipe:
-        if self.decay is None:
-            return Recipe(epochs=self.epochs)
-        milestones = tuple(epoch / self.epochs for epoch in range(1, self.epochs))
-        try:
-            return Recipe(epochs=self.epochs, schedule=Drops(milestones=milestones, gamma=self.decay))
-        except ValidationError as wrong:
-            raise Refused(
-                "/decay", f"{self.epochs} epochs are more than a decay after each is made for", hint="65 epochs, or no decay"
-            ) from wrong
+        schedule = {} if self.decay is None else {"schedule": Drops.each_epoch(self.epochs, self.decay, where="/decay")}
+        return Lesson(transfer=(Fit(terms, Recipe(epochs=self.epochs, **schedule), lr=self.lr, data="teacher"),))
 
 
 def shared(teacher: Anatomy, student: Anatomy) -> tuple[str, ...]:

@@ -77,7 +77,9 @@ class Example:
         jobs = {}
         for arm, methods in arms(half).items():
             left = self.asked.epochs - sum(method.get("epochs", 0) for method in methods)
-            named = {"teacher": teacher.id, "teacher_dataset": first} if methods else {}
+            named: dict[str, Any] = {"teacher": teacher.id} if methods else {}
+            if arm == "anti_distillation":
+                named["teacher_dataset"] = first
             spec = {**self.spec(f"{growth}: {arm}", large, all_of_it, epochs=left), **named, "methods": methods}
             jobs[arm] = client.jobs.create(spec)
         ended = dict(zip(jobs, watch(list(jobs.values()), self.console), strict=True))

@@ -7,6 +7,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 
 from core.data.augment import Crop, Cutout, Flip
+from core.errors import Refused
 from core.optim import SGD, AdamW, Clock, Constant, Cosine, Drops, Linear, OneCycle, Recipe, Weight, optimiser
 
 
@@ -172,3 +173,14 @@ def test_a_recipe_out_of_bounds_is_refused_with_the_field_named(where: str, wron
 def test_every_field_of_a_recipe_says_what_it_is() -> None:
     for model in (Recipe, SGD, AdamW, Constant, Drops, Cosine, OneCycle, Linear, Crop, Flip, Cutout):
         assert all(field.description or name == "name" for name, field in model.model_fields.items()), model
+
+
+def test_a_drop_after_each_epoch_multiplies_the_rate_at_its_end() -> None:
+    drops = Drops.each_epoch(3, 0.5, where="/decay")
+    assert [drops.factor(step, 6) for step in range(6)] == [1, 1, 0.5, 0.5, 0.25, 0.25]
+    assert Drops.each_epoch(1, 0.5, where="/decay").factor(3, 4) == 1
+    fifteen = Drops.each_epoch(15, 0.85, where="/decay")  # of 118 steps, as in the published setting
+    assert [fifteen.factor(step, 15 * 118) for step in (117, 118, 14 * 118 - 1, 14 * 118)] == [1, 0.85, 0.85**13, 0.85**14]
+    with pytest.raises(Refused) as refused:
+        Drops.each_epoch(1026, 0.85, where="/decay")
+    assert refused.value.where == "/decay"

@@ -113,3 +113,8 @@ def test_a_job_on_some_classes_learns_and_answers_those_alone(tmp_path: Path) ->
     assert job.plan.rows[0] < np.isin(y, (0, 1, 7)).sum()
     assert ended.result["test"]["accuracy"] > 0.9
     assert ended.result["test"]["n"] < 0.3 * 0.4 * len(x)
+
+
+def test_nothing_of_the_teachers_data_is_set_aside_unless_it_is_asked_for() -> None:
+    assert decide(spec(ToyMethod(), teacher_dataset={"id": "ds_2"})).rows == (24, 12, 24)
+    assert decide(spec(ToyMethod(), teacher_dataset={"id": "ds_2", "validation": 0.25})).rows == (24, 9, 24)

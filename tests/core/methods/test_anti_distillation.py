@@ -225,3 +225,10 @@ def test_a_job_grows_a_network_and_its_result_says_how_the_trace_was_found(tmp_p
     told = [np.array([values[name] for name in NAMES]) for values in ended.steps.values() if NAMES[0] in values]
     assert len(told) == 14  # 200 of the first five classes in batches of 32, twice
     assert all(values.min() > 0 for values in told)
+
+
+def test_a_student_that_normalises_otherwise_is_refused_where_weights_are_compared() -> None:
+    teacher, student = (measure(parse({**MLP, "hidden": [5]}), normalization={"mean": [mean], "std": [0.2]}) for mean in (0.3, 0.4))
+    with pytest.raises(Refused, match="normalises its input otherwise"):
+        AntiDistillation().lesson(teacher, student)
+    AntiDistillation(distance_weight=0).lesson(teacher, student)
