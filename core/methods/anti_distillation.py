@@ -6,11 +6,10 @@ the student's weights w that have a counterpart in it (of every layer of the sam
 
     L = l1 CE(w) + l2 |u - Pr[w]|^2 + l3 E CE(w at x + e) + l4 tr H,   e uniform in [-delta, delta] for each value of x
 
-H is the Hessian of CE by all weights. Classes that the teacher's data does not have take no probability. This is a transfer fit on the
-`teacher_dataset`; what follows is ordinary training on the job's own data. The trace is exact for networks of linear layers, convolutions
-and batch norms with ReLUs and pooling between, whose trace is never negative. For others it is an estimate, v^T H v averaged over a few
-vectors v of random signs, with its standard error as `trace.error`; below 0, as smooth networks may be, there is nothing to lower, and the
-term is 0. Noise and trace see the student in eval mode, so that its batch statistics are those of the data.
+H is the Hessian of CE by all weights; classes without data take no probability. This is a transfer fit on the `teacher_dataset`, before the
+training on the job's own data. The trace is exact, and never negative, for linear layers, convolutions and batch norms with ReLUs and
+pooling between; else it is v^T H v averaged over a few vectors v of random signs, with its standard error as `trace.error`, and 0 where that
+is below 0. Noise and trace see the student in eval mode.
 
 Use it to grow: where a small network knows an easier task, with fewer classes perhaps, and a larger one is to learn a harder task from the
 start. Layers are shared by name, so both networks are of one family, and the student is at least as wide and as deep everywhere.
@@ -38,8 +37,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from core.anatomy import Anatomy
 from core.errors import Refused
@@ -71,11 +69,14 @@ class AntiDistillation(Method):
     probes: int = Field(4, ge=2, le=1024, description="How many vectors an estimate of the trace takes.")
     variant: Literal["official", "corrected"] = Field(
         "corrected",
-        description=(
-            "`corrected` is L. `official` does what the published code does: the distance is not squared, the logits of absent classes are "
-            "set to 0 and stay in the softmax, and the trace, whose gradient is cut off there, changes nothing and is not computed."
-        ),
+        description="`corrected` is L. `official` is the published code: the distance is not squared, absent logits are 0 in the softmax, and "
+        "the trace, whose gradient is cut off there and changes nothing, is not computed.",
     )
+
+    @property
+    def keeps_outputs(self) -> bool:
+        """The student's first outputs are drawn to the teacher's."""
+        return self.distance_weight != 0
 
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """One transfer fit on the teacher's data, of those of the four terms whose weight is not 0."""
@@ -123,7 +124,7 @@ class Labels(Term):
             with scene.autocast(), scene.student.quiet():
                 shown = scene.student(scene.x + noise.view_as(scene.x))
         if self.official and scene.classes is not None:
-            return F.cross_entropy(shown.logits * scene.classes, scene.y)
+            return nn.functional.cross_entropy(shown.logits * scene.classes, scene.y)
         return CrossEntropy()(replace(scene, s=shown))
 
     def facts(self) -> Mapping[str, Any]:
@@ -144,6 +145,6 @@ class Distance(Term):
     def forward(self, scene: Scene) -> Tensor:
         assert scene.teacher is not None
         ours, theirs = (dict(tapped.network.named_parameters()) for tapped in (scene.student, scene.teacher))
-        pairs = [(ours[name], theirs[name]) for name in self.names if name in theirs]
-        gaps = torch.cat([(mine[tuple(map(slice, its.shape))] - its).flatten() for mine, its in pairs])
+        blocks = ((ours[name][tuple(map(slice, its.shape))], its) for name, its in theirs.items() if name in self.names)
+        gaps = torch.cat([(block - its).flatten() for block, its in blocks])
         return gaps.square().sum() if self.squared else torch.linalg.vector_norm(gaps)
