@@ -8,8 +8,8 @@ the student's weights w that have a counterpart in it (of every layer of the sam
 
 H is the Hessian of CE by all weights; classes without data take no probability. This is a transfer fit on the `teacher_dataset`, before the
 training on the job's own data. The trace is exact, and never negative, for linear layers, convolutions and batch norms with ReLUs and
-pooling between; else it is v^T H v averaged over a few vectors v of random signs, with its standard error as `trace.error`, and 0 where that
-is below 0. Noise and trace see the student in eval mode.
+pooling between; else it is v^T H v averaged over a few vectors v of random signs, with its standard error as `trace.error`, and 0 where
+that is below 0. Noise and trace see the student in eval mode.
 
 Use it to grow: where a small network knows an easier task, with fewer classes perhaps, and a larger one is to learn a harder task from the
 start. Layers are shared by name, so both networks are of one family, and the student is at least as wide and as deep everywhere.
@@ -69,8 +69,8 @@ class AntiDistillation(Method):
     probes: int = Field(4, ge=2, le=1024, description="How many vectors an estimate of the trace takes.")
     variant: Literal["official", "corrected"] = Field(
         "corrected",
-        description="`corrected` is L. `official` is the published code: the distance is not squared, absent logits are 0 in the softmax, and "
-        "the trace, whose gradient is cut off there and changes nothing, is not computed.",
+        description="`corrected` is L. `official` is the published code: the distance is not squared, absent logits are 0 in the softmax, "
+        "and the trace, whose gradient is cut off there and changes nothing, is not computed.",
     )
 
     @property
