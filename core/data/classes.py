@@ -18,8 +18,9 @@ def used(report: Named, chosen: Sequence[str] | None, outputs: Sequence[str], *,
     """{label in the dataset: output of the networks} of the classes that a job uses: those of `chosen` by their names, all where it is
     None. `outputs` are the names of the networks' outputs.
 
-    Equal names belong together. Names that are only the numbers of the classes tell nothing: there label k is output k. `Refused` under
-    `where` for a chosen name that the dataset does not have, and for a class that is none of the outputs.
+    Equal names belong together. Where not every class that is used has an output of its name, names that are only the numbers of the
+    classes tell nothing, and label k is output k. `Refused` under `where` for a chosen name that the dataset does not have, and for a class
+    that is none of the outputs.
     """
     names = report.class_names
     for k, name in enumerate(chosen or ()):
@@ -27,16 +28,19 @@ def used(report: Named, chosen: Sequence[str] | None, outputs: Sequence[str], *,
             near = difflib.get_close_matches(name, names, n=3) or names[:10]
             raise Refused(f"{where}/classes/{k}", f"the dataset has no class {name!r}", hint=f"among its classes are {', '.join(near)}")
     labels = [label for label, name in enumerate(names) if chosen is None or name in chosen]
+    # Digits in folders have numbers for names: "5" to "9" are no outputs 0 to 4 where there is an output "5".
+    places = {name: output for output, name in enumerate(outputs)}
+    by_name = {label: places[names[label]] for label in labels if names[label] in places}
+    if len(by_name) == len(labels):
+        return by_name
     if _numbers(names) or _numbers(outputs):
         by_place = {label: label for label in labels if label < len(outputs)}
         for label in labels:
             if label not in by_place:
                 raise Refused(where, f"label {label} is beyond the {len(outputs)} outputs of the student", hint=_CHOOSE)
         return by_place
-    for label in labels:
-        if names[label] not in outputs:
-            raise Refused(where, f"its class {names[label]!r} is none of the student's classes", hint=_CHOOSE)
-    return {label: outputs.index(names[label]) for label in labels}
+    missing = next(names[label] for label in labels if label not in by_name)
+    raise Refused(where, f"its class {missing!r} is none of the student's classes", hint=_CHOOSE)
 
 
 _CHOOSE = '"classes" chooses those that both have, by name'

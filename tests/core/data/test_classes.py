@@ -35,6 +35,17 @@ def test_names_that_are_only_numbers_go_to_the_outputs_of_their_place() -> None:
 
 
 @pytest.mark.parametrize(
+    ("digits", "outputs", "found"),
+    [
+        (tuple("56789"), tuple("0123456789"), {0: 5, 1: 6, 2: 7, 3: 8, 4: 9}),
+        (tuple("0123"), ("0", "1", "10", "2", "3"), {0: 0, 1: 1, 2: 3, 3: 4}),  # as folders are sorted
+    ],
+)
+def test_numbers_that_the_outputs_have_too_are_names(digits: tuple[str, ...], outputs: tuple[str, ...], found: dict[int, int]) -> None:
+    assert used(Named(digits), None, outputs, where="/teacher_dataset") == found
+
+
+@pytest.mark.parametrize(
     ("named", "chosen", "outputs", "where", "told"),
     [
         (CLOTHES, ("bag", "boots"), CLOTHES.class_names, "/dataset/classes/1", "'boots'"),
