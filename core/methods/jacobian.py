@@ -108,7 +108,8 @@ class Slope(Term):
         for k in range(max(1, len(self.teacher_taps))):
             taps = self.student_taps[k : k + 1]
             ours, target = self._values(shown, taps), self._values(theirs, self.teacher_taps[k : k + 1])
-            place = scene.y if self.output == "label" else target.argmax(1)
+            sought = target if taps or scene.classes is None else target.masked_fill(~scene.classes, -torch.inf)
+            place = scene.y if self.output == "label" else sought.argmax(1)
             (theirs_slope,) = torch.autograd.grad(_chosen(target, place), theirs_x, retain_graph=k + 1 < len(self.teacher_taps))
             (slope,) = torch.autograd.grad(_chosen(ours, place), x, create_graph=along is None, retain_graph=True)
             if along is None:

@@ -27,12 +27,12 @@ def loss(term: Term, *, student: Mapping[str, Tensor], teacher: Mapping[str, Ten
     return term(Scene(empty, torch.zeros_like(index), index, View(empty, student), kept, nothing, None, None, torch.tensor(0), DOMAIN))
 
 
-def look(term: Term, student: Tapped, teacher: Tapped, x: Tensor, y: Tensor) -> Tensor:
+def look(term: Term, student: Tapped, teacher: Tapped, x: Tensor, y: Tensor, *, classes: Tensor | None = None) -> Tensor:
     """What a term says of a batch x, y that two networks are shown, as the training loop does it."""
     with torch.no_grad():
         kept = term.target(teacher(x))
     whole = teacher if term.teacher == "network" else None
-    return term(Scene(x, y, torch.arange(len(x)), student(x), kept, student, whole, None, torch.tensor(0), DOMAIN))
+    return term(Scene(x, y, torch.arange(len(x)), student(x), kept, student, whole, classes, torch.tensor(0), DOMAIN))
 
 
 def state_of(network: Tapped) -> dict[str, Tensor]:

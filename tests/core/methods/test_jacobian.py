@@ -49,6 +49,14 @@ def test_opposite_directions_cost_four_and_scaling_the_logits_nothing() -> None:
         assert matched(student, teacher, [0]).item() == pytest.approx(2 - 2 * cosine, rel=1e-5)
 
 
+def test_the_teachers_largest_logit_is_one_of_a_class_that_the_data_has() -> None:
+    # Output 2 is the teacher's largest everywhere, and absent; of the others it is 1, along whose gradient the student's lies.
+    teacher = linear([4.0, 3.0], [1.0, 2.0], [1.0, 0.0], bias=[0.0, 1.0, 9.0]).requires_grad_(False)
+    student = linear([-4.0, -3.0], [2.0, 4.0], [-1.0, 0.0])
+    found = look(Slope((), "teacher"), student, teacher, torch.zeros(1, 2), torch.tensor([0]), classes=torch.tensor([True, True, False]))
+    assert found.item() == pytest.approx(0.0, abs=1e-6)  # 4, the largest there is, along either of the other two
+
+
 @pytest.mark.parametrize("output", ["label", "teacher", "maps"])
 def test_one_network_has_no_distance_from_itself_and_no_gradient(output: Output) -> None:
     pairs = [Pair("relu1", "relu1"), Pair("relu2", "relu2")] if output == "maps" else []
