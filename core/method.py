@@ -173,6 +173,11 @@ class Method(BaseModel):
 
     name: str
 
+    @property
+    def keeps_outputs(self) -> bool:
+        """Whether it takes the teacher's output k for the student's, in weights: refused where their names tell that they are not one."""
+        return False
+
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """What this method adds, from the measurements of both networks alone; pure but for the initial weights of connectors, which come
         from torch's seeded generator. `Refused` where the networks do not fit, `where` relative to the method ("/pairs/0").

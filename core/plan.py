@@ -225,6 +225,12 @@ def _lesson(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, other_clas
     for ordinal, method in enumerate(spec.methods):
         where = f"/methods/{ordinal}"
         lesson = _one(spec, ordinal, teacher, student)
+        if other_classes is not None and method.keeps_outputs:
+            reason = (
+                f"the method {method.name!r} takes the teacher's outputs for the student's, and they are of other classes: {other_classes}"
+            )
+            hint = "the method transfer, which takes a new head; or the teacher's classes first, by equal names, among the dataset's"
+            raise Refused("/teacher", reason, hint=hint)
         if teacher is not None and other_classes is not None:
             # A method that works with one output more compares no logits.
             try:

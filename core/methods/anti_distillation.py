@@ -77,6 +77,11 @@ class AntiDistillation(Method):
         ),
     )
 
+    @property
+    def keeps_outputs(self) -> bool:
+        """The student's first outputs are drawn to the teacher's."""
+        return self.distance_weight != 0
+
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """One transfer fit on the teacher's data, of those of the four terms whose weight is not 0."""
         assert teacher is not None

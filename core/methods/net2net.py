@@ -74,6 +74,11 @@ class Net2Net(Method):
         description="The deviation of what is added to the incoming weights of the copies, over that of the layer's weights.",
     )
 
+    @property
+    def keeps_outputs(self) -> bool:
+        """The head is copied."""
+        return True
+
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """One surgery."""
         assert teacher is not None

@@ -82,6 +82,11 @@ class Padding(Method):
         ),
     )
 
+    @property
+    def keeps_outputs(self) -> bool:
+        """The head is copied, into the first outputs."""
+        return True
+
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """One surgery."""
         assert teacher is not None

@@ -16,14 +16,18 @@ from core.evaluate.boundary import Boundary
 from core.evaluate.fgsm import FGSM
 from core.evaluate.parameter_noise import ParameterNoise
 from core.job import Job
+from core.method import Method
+from core.methods.anti_distillation import AntiDistillation
 from core.methods.net2net import Net2Net
 from core.methods.padding import Padding
+from core.methods.transfer import Transfer
+from core.networks import parse
 from core.optim import Recipe
 from core.plan import Plan, plan
 from core.spec import JobSpec
 from tests.core.evaluate.measuring import affine, returned
 from tests.core.folders import digits, fill, work
-from tests.core.toys import DOMAIN, Toy, ToyMethod, report, spec
+from tests.core.toys import DOMAIN, SHAPE, Toy, ToyMethod, report, spec
 
 TEACHER, STUDENT = measure(Toy(width=6)), measure(Toy())
 TEACHERS_DATA: dict[str, Any] = {"teacher_dataset": {"id": "ds_2", "validation": 0.0}}
@@ -118,3 +122,23 @@ def test_a_job_on_some_classes_learns_and_answers_those_alone(tmp_path: Path) ->
 def test_nothing_of_the_teachers_data_is_set_aside_unless_it_is_asked_for() -> None:
     assert decide(spec(ToyMethod(), teacher_dataset={"id": "ds_2"})).rows == (24, 12, 24)
     assert decide(spec(ToyMethod(), teacher_dataset={"id": "ds_2", "validation": 0.25})).rows == (24, 9, 24)
+
+
+def test_outputs_of_other_classes_are_neither_copied_nor_drawn_near() -> None:
+    data = report(24).model_copy(update={"class_names": ("cat", "dog", "eel")})
+    few, many = (measure(parse({"family": "mlp", "input": list(SHAPE), "hidden": [w], "classes": n})) for w, n in ((3, 2), (4, 3)))
+
+    def planned(method: Method, labels: tuple[str, ...], teacher: Anatomy = few) -> Plan:
+        brought = TEACHERS_DATA if isinstance(method, AntiDistillation) else {}
+        return plan(spec(method, **brought), teacher, many, dataset=data, teacher_dataset=data, teacher_labels=labels)
+
+    for method in (Padding(), AntiDistillation()):
+        assert planned(method, ("cat", "dog")).fits  # the first two of the student's classes
+        with pytest.raises(Refused, match="output 0 is 'dog' there and 'cat' here") as refused:
+            planned(method, ("dog", "eel"))
+        assert refused.value.where == "/teacher"
+    assert planned(AntiDistillation(distance_weight=0.0), ("dog", "eel")).fits
+    for grown in (Net2Net(), Padding()):
+        with pytest.raises(Refused, match=f"the method '{grown.name}' takes the teacher's outputs for the student's"):
+            planned(grown, ("fox", "owl", "pig"), many)
+    assert planned(Transfer(), ("fox", "owl", "pig"), many).fits
