@@ -137,7 +137,7 @@ def training_rows(report: DatasetReport, ref: DatasetRef, outputs: Sequence[str]
     for split in report.counts if ref.validation else ("train", "test"):
         if not sum(report.per_class[split][label] for label in belongs):
             raise Refused(f"{where}/classes", f"the {split} split has no sample of these classes", hint="choose others, or leave it out")
-    there = {belongs[label]: count for label, count in enumerate(report.per_class["train"]) if count and label in belongs}
+    there = {label: count for label, count in enumerate(report.per_class["train"]) if count and label in belongs}
     counts = taken(there, ref.take, where=where)
     n = sum(counts.values())
     if not ref.validation or "validation" in report.counts:

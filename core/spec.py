@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
@@ -65,8 +66,8 @@ class DatasetRef(_Part):
     @field_validator("classes")
     @classmethod
     def _each_class_once(cls, classes: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for name in classes or ():
-            if (classes or ()).count(name) > 1:
+        for name, times in Counter(classes or ()).items():
+            if times > 1:
                 raise ValueError(f"the class {name!r} stands here more than once")
         return classes
 

@@ -23,11 +23,13 @@ def used(report: Named, chosen: Sequence[str] | None, outputs: Sequence[str], *,
     that is none of the outputs.
     """
     names = report.class_names
+    # Sets, because there may be a hundred thousand of each.
+    known, wanted = frozenset(names), None if chosen is None else frozenset(chosen)
     for k, name in enumerate(chosen or ()):
-        if name not in names:
+        if name not in known:
             near = difflib.get_close_matches(name, names, n=3) or names[:10]
             raise Refused(f"{where}/classes/{k}", f"the dataset has no class {name!r}", hint=f"among its classes are {', '.join(near)}")
-    labels = [label for label, name in enumerate(names) if chosen is None or name in chosen]
+    labels = [label for label, name in enumerate(names) if wanted is None or name in wanted]
     # Digits in folders have numbers for names: "5" to "9" are no outputs 0 to 4 where there is an output "5".
     places = {name: output for output, name in enumerate(outputs)}
     by_name = {label: places[names[label]] for label in labels if names[label] in places}

@@ -56,7 +56,8 @@ def subset(dataset: Source, ref: Reference, *, outputs: Sequence[str] | None = N
         return dataset.split(name).named(belongs, len(names))
 
     train = split("train")
-    labels, rows = train.labels, train.position
+    # Drawn by the dataset's own labels: a teacher's job and its student's draw the same, however many outputs their networks have.
+    labels, rows = dataset.split("train").labels, train.position
     if ref.take is not None:
         rows = draw(labels, rows, taken(counted(labels[rows]), ref.take, where=where), "take", ref.seed)
     try:

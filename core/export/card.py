@@ -66,7 +66,12 @@ def _boundary(test: Mapping[str, float]) -> str:
 def _made(facts: Facts) -> str:
     names = [_line(str(method.get("name", ""))) for method in facts.spec.get("methods", ())]
     how = f"distilled with {' + '.join(names)}" if names else "trained on the labels alone, without a teacher"
-    return f"The student was {how}, {facts.epochs} epochs in all; `provenance.json` has the whole job spec."
+    chosen, total = facts.spec.get("dataset", {}).get("classes"), facts.family.classes
+    some = f"{len(chosen or ())} of the {total} classes alone: the figures take no other output for an answer"
+    return (
+        f"The student was {how}, {facts.epochs} epochs in all; `provenance.json` has the whole job spec. It was trained and tested on "
+        f"{some if chosen else f'all {total} classes'}."
+    )
 
 
 def _load(facts: Facts) -> str:

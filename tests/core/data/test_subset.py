@@ -129,6 +129,16 @@ def test_the_samples_of_another_dataset_are_labelled_by_the_networks_outputs() -
     assert (rows.classes, rows.present) == (5, (0, 2, 3, 4))
 
 
+@pytest.mark.parametrize("take", [Take(total=20), Take(total=23), Take(per_class=3)])
+def test_the_same_samples_are_drawn_whatever_the_outputs_are_called(take: Take) -> None:
+    reference = Reference(take=take, validation=0.3)
+    own, others = (subset(Clothes(), reference, outputs=outputs) for outputs in (None, ("boot", "hat", "bag", "coat", "shirt")))
+    assert own.validation is not None
+    assert others.validation is not None
+    assert own.train.index.tolist() == others.train.index.tolist()
+    assert own.validation.index.tolist() == others.validation.index.tolist()
+
+
 def test_logits_of_classes_that_were_not_chosen_are_no_answers() -> None:
     rows = subset(Clothes(), Reference(classes=("boot", "coat"))).test
     answers = rows.answers(torch.tensor([[9.0, 2.0, 8.0, 1.0]]))

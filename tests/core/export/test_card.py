@@ -28,6 +28,13 @@ def test_a_sum_of_methods_is_named_as_one() -> None:
     assert "distilled with ab + kd" in card(facts_of(spec={"methods": [{"name": "ab"}, {"name": "kd"}]}), MEASURED, VERSIONS)
 
 
+def test_figures_on_some_classes_alone_are_said_to_be_that() -> None:
+    page = card(facts_of(spec={"methods": [], "dataset": {"id": "ds_1", "classes": ["3", "8"]}}), MEASURED, VERSIONS)
+    assert "trained and tested on 2 of the 3 classes alone: the figures take no other output for an answer" in page
+    for everything in ({"id": "ds_1", "classes": None}, {"id": "ds_1"}):
+        assert "tested on all 3 classes." in card(facts_of(spec={"methods": [], "dataset": everything}), MEASURED, VERSIONS)
+
+
 def test_a_teacher_that_was_not_measured_has_no_accuracy() -> None:
     page = card(facts_of(teacher={"parameters": 24_058}), MEASURED, VERSIONS)
     assert "| teacher | not measured |  | 24,058 |  |" in page
