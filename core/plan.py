@@ -226,7 +226,7 @@ def _lesson(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, other_clas
     for ordinal, method in enumerate(spec.methods):
         where = f"/methods/{ordinal}"
         lesson = _one(spec, ordinal, teacher, student)
-        if other_classes is not None and method.keeps_outputs:
+        if other_classes is not None and lesson.keeps_outputs:
             reason = (
                 f"the method {method.name!r} takes the teacher's outputs for the student's, and they are of other classes: {other_classes}"
             )
