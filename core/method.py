@@ -137,13 +137,15 @@ class Fit:
 class Lesson:
     """What a method adds to a job. Lessons add up; the empty lesson is the baseline without a teacher.
 
-    `warnings` are what a person should know who asked for this: nothing is wrong, but something else may be meant.
+    `warnings` are what a person should know who asked for this: nothing is wrong, but something else may be meant. `keeps_outputs` says that
+    weights of the student's output k become like those of the teacher's; it is refused where names tell that these are of other classes.
     """
 
     initialise: tuple[Surgery, ...] = ()
     transfer: tuple[Fit, ...] = ()
     train: Mapping[str, Weighted] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    keeps_outputs: bool = False
 
     def __add__(self, other: "Lesson") -> "Lesson":
         """Both, in order; `Refused` where both bring a term of the same name."""
@@ -151,7 +153,13 @@ class Lesson:
         if twice:
             raise Refused("/methods", f"two methods bring the term {twice[0]!r}", hint="name each method once")
         train = {**self.train, **other.train}
-        return Lesson(self.initialise + other.initialise, self.transfer + other.transfer, train, self.warnings + other.warnings)
+        return Lesson(
+            self.initialise + other.initialise,
+            self.transfer + other.transfer,
+            train,
+            self.warnings + other.warnings,
+            self.keeps_outputs or other.keeps_outputs,
+        )
 
 
 class Method(BaseModel):
@@ -172,11 +180,6 @@ class Method(BaseModel):
     """Which pairs of `core.anatomy.match` it makes its own of where a job names none; None for a method that pairs no taps."""
 
     name: str
-
-    @property
-    def keeps_outputs(self) -> bool:
-        """Whether it takes the teacher's output k for the student's, in weights: refused where their names tell that they are not one."""
-        return False
 
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """What this method adds, from the measurements of both networks alone; pure but for the initial weights of connectors, which come

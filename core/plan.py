@@ -207,13 +207,14 @@ def _other_classes(labels: Sequence[str] | None, dataset: DatasetReport) -> str 
     """What tells that the teacher's outputs are not the dataset's classes, None where nothing does.
 
     They are where the names that both have stand at the same outputs, and there are such names: a few may be spelt otherwise. A dataset
-    whose classes are called by their numbers, as one without names is, tells nothing.
+    whose classes are called by their numbers, as one without names is, tells nothing, unless all of the teacher's are such numbers too.
     """
     names = dataset.class_names
-    if labels is None or names == tuple(str(number) for number in range(len(names))):
+    if labels is None or (names == tuple(str(number) for number in range(len(names))) and not set(labels) <= set(names)):
         return None
-    shared = set(labels) & set(names)
-    if shared and all(labels.index(name) == names.index(name) for name in shared):
+    theirs, ours = ({name: k for k, name in reversed(tuple(enumerate(each)))} for each in (labels, names))
+    shared = theirs.keys() & ours.keys()
+    if shared and all(theirs[name] == ours[name] for name in shared):
         return None
     k = next(k for k, (label, name) in enumerate(zip(labels, names, strict=False)) if label != name)
     return f"output {k} is {labels[k]!r} there and {names[k]!r} here"
@@ -225,7 +226,7 @@ def _lesson(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, other_clas
     for ordinal, method in enumerate(spec.methods):
         where = f"/methods/{ordinal}"
         lesson = _one(spec, ordinal, teacher, student)
-        if other_classes is not None and method.keeps_outputs:
+        if other_classes is not None and lesson.keeps_outputs:
             reason = (
                 f"the method {method.name!r} takes the teacher's outputs for the student's, and they are of other classes: {other_classes}"
             )

@@ -73,11 +73,6 @@ class AntiDistillation(Method):
         "and the trace, whose gradient is cut off there and changes nothing, is not computed.",
     )
 
-    @property
-    def keeps_outputs(self) -> bool:
-        """The student's first outputs are drawn to the teacher's."""
-        return self.distance_weight != 0
-
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """One transfer fit on the teacher's data, of those of the four terms whose weight is not 0."""
         assert teacher is not None
@@ -92,7 +87,10 @@ class AntiDistillation(Method):
         if self.trace_weight != 0 and not official:
             terms["anti_distillation.trace"] = Weighted(Curvature(self.trace, self.probes), self.trace_weight)
         schedule = {} if self.decay is None else {"schedule": Drops.each_epoch(self.epochs, self.decay, where="/decay")}
-        return Lesson(transfer=(Fit(terms, Recipe(epochs=self.epochs, **schedule), lr=self.lr, data="teacher"),))
+        return Lesson(
+            transfer=(Fit(terms, Recipe(epochs=self.epochs, **schedule), lr=self.lr, data="teacher"),),
+            keeps_outputs=self.distance_weight != 0,
+        )
 
 
 def shared(teacher: Anatomy, student: Anatomy) -> tuple[str, ...]:

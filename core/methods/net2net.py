@@ -74,11 +74,6 @@ class Net2Net(Method):
         description="The deviation of what is added to the incoming weights of the copies, over that of the layer's weights.",
     )
 
-    @property
-    def keeps_outputs(self) -> bool:
-        """The head is copied."""
-        return True
-
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """One surgery."""
         assert teacher is not None
@@ -89,7 +84,7 @@ class Net2Net(Method):
             raise Refused("/methods", reason, hint="the method padding takes more classes, and transfer a new head")
         lonely = self.split == self.noise == 0 and any(len(wide) > len(narrow) for wide, narrow in growth.groups)
         warning = "net2net without split and noise: the copies of a unit get equal gradients and stay copies; 'split': 0.5 parts them"
-        return Lesson(initialise=(_surgery(self, growth),), warnings=(warning,) if lonely else ())
+        return Lesson(initialise=(_surgery(self, growth),), warnings=(warning,) if lonely else (), keeps_outputs=True)
 
 
 def _surgery(method: Net2Net, growth: Growth) -> Surgery:

@@ -82,11 +82,6 @@ class Padding(Method):
         ),
     )
 
-    @property
-    def keeps_outputs(self) -> bool:
-        """The head is copied, into the first outputs."""
-        return True
-
     def lesson(self, teacher: Anatomy | None, student: Anatomy) -> Lesson:
         """One surgery."""
         assert teacher is not None
@@ -101,7 +96,7 @@ class Padding(Method):
             "gradient; fill 'outgoing_zero' begins as the same function, and learns"
         )
         wider = self.fill == "zero" and any(len(ours) > len(theirs) for ours, theirs in growth.groups)
-        return Lesson(initialise=(_surgery(self.fill, growth, inputs),), warnings=(warning,) if wider else ())
+        return Lesson(initialise=(_surgery(self.fill, growth, inputs),), warnings=(warning,) if wider else (), keeps_outputs=True)
 
 
 def _surgery(fill: Fill, growth: Growth, inputs: dict[str, int]) -> Surgery:

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from core.anatomy import Anatomy, measure
+from core.data.report import DatasetReport
 from core.data.rows import Rows
 from core.errors import Refused
 from core.evaluate import evaluate
@@ -128,7 +129,9 @@ def test_outputs_of_other_classes_are_neither_copied_nor_drawn_near() -> None:
     data = report(24).model_copy(update={"class_names": ("cat", "dog", "eel")})
     few, many = (measure(parse({"family": "mlp", "input": list(SHAPE), "hidden": [w], "classes": n})) for w, n in ((3, 2), (4, 3)))
 
-    def planned(method: Method, labels: tuple[str, ...], teacher: Anatomy = few) -> Plan:
+    digits = data.model_copy(update={"class_names": ("0", "1", "2")})
+
+    def planned(method: Method, labels: tuple[str, ...], teacher: Anatomy = few, data: DatasetReport = data) -> Plan:
         brought = TEACHERS_DATA if isinstance(method, AntiDistillation) else {}
         return plan(spec(method, **brought), teacher, many, dataset=data, teacher_dataset=data, teacher_labels=labels)
 
@@ -137,6 +140,10 @@ def test_outputs_of_other_classes_are_neither_copied_nor_drawn_near() -> None:
         with pytest.raises(Refused, match="output 0 is 'dog' there and 'cat' here") as refused:
             planned(method, ("dog", "eel"))
         assert refused.value.where == "/teacher"
+        for fine in (("0", "1"), ("cat", "dog")):  # numbers tell nothing of other names
+            assert planned(method, fine, data=digits).fits
+        with pytest.raises(Refused, match="output 0 is '1' there and '0' here"):
+            planned(method, ("1", "2"), data=digits)
     assert planned(AntiDistillation(distance_weight=0.0), ("dog", "eel")).fits
     for grown in (Net2Net(), Padding()):
         with pytest.raises(Refused, match=f"the method '{grown.name}' takes the teacher's outputs for the student's"):
