@@ -138,7 +138,7 @@ class Lesson:
     """What a method adds to a job. Lessons add up; the empty lesson is the baseline without a teacher.
 
     `warnings` are what a person should know who asked for this: nothing is wrong, but something else may be meant. `keeps_outputs` says
-    that weights of the student's output k become like those of the teacher's; it is refused where names tell that these are of other classes.
+    that weights of the student's output k become like those of the teacher's; refused where names tell that these are of other classes.
     """
 
     initialise: tuple[Surgery, ...] = ()
