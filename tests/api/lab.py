@@ -22,7 +22,7 @@ from db.blobs import Blobs
 from db.life import Claim
 from db.session import Database
 
-TEACHER = {"family": "mlp", "hidden": [16], "input": [1, 8, 8], "classes": 10}
+TEACHER = {"family": "mlp", "hidden": [16], "input": [1, 8, 8], "classes": 10, "rectified": False}
 STUDENT = {"family": "mlp", "hidden": [4], "input": [1, 8, 8], "classes": 10}
 
 

@@ -46,8 +46,8 @@ def test_every_preset_is_listed_and_told_with_a_spec_that_only_lacks_the_ids(htt
     assert [each["name"] for each in listed] == list(presets())
     for each in listed:
         assert http.get(f"/v1/presets/{each['name']}").json() == each
-        ids = {"student": {"architecture": "arc_1"}, "teacher": "tch_1", "dataset": {**each["spec"].get("dataset", {}), "id": "ds_1"}}
-        JobSpec.model_validate(each["spec"] | ids)
+        data = {name: {**each["spec"].get(name, {}), "id": "ds_1"} for name in ("dataset", "teacher_dataset")}
+        JobSpec.model_validate(each["spec"] | data | {"student": {"architecture": "arc_1"}, "teacher": "tch_1"})
 
 
 def test_what_is_said_about_a_preset_is_no_part_of_its_spec() -> None:
