@@ -87,10 +87,8 @@ class AntiDistillation(Method):
         if self.trace_weight != 0 and not official:
             terms["anti_distillation.trace"] = Weighted(Curvature(self.trace, self.probes), self.trace_weight)
         schedule = {} if self.decay is None else {"schedule": Drops.each_epoch(self.epochs, self.decay, where="/decay")}
-        return Lesson(
-            transfer=(Fit(terms, Recipe(epochs=self.epochs, **schedule), lr=self.lr, data="teacher"),),
-            keeps_outputs=self.distance_weight != 0,
-        )
+        fit = Fit(terms, Recipe(epochs=self.epochs, **schedule), lr=self.lr, data="teacher")
+        return Lesson(transfer=(fit,), keeps_outputs=self.distance_weight != 0)
 
 
 def shared(teacher: Anatomy, student: Anatomy) -> tuple[str, ...]:
@@ -102,6 +100,8 @@ def shared(teacher: Anatomy, student: Anatomy) -> tuple[str, ...]:
             raise Refused("/distance_weight", f"the student has no {name!r}, and the teacher does", hint=hint)
         if len(ours) != len(theirs) or any(mine < its for mine, its in zip(ours, theirs, strict=True)):
             raise Refused("/distance_weight", f"{name!r} is {theirs} in the teacher and {ours} in the student", hint=hint)
+    if student.family != teacher.family:
+        raise Refused("/distance_weight", f"the student is of the family {student.family} and the teacher of {teacher.family}", hint=hint)
     return tuple(teacher.weights)
 
 

@@ -14,7 +14,7 @@ from core.anatomy import measure
 from core.data import Batches
 from core.errors import Refused
 from core.method import Scene, Term
-from core.methods.anti_distillation import AntiDistillation, Distance, Labels
+from core.methods.anti_distillation import AntiDistillation, Distance, Labels, shared
 from core.networks import parse
 from core.optim import SGD, Recipe
 from core.random import key_of
@@ -118,6 +118,12 @@ def test_the_distance_is_0_where_the_teachers_block_was_copied_and_counts_that_b
 
 
 MLP = {"family": "mlp", "input": list(toys.SHAPE), "classes": 3}
+
+
+def test_a_student_of_another_family_is_refused_though_it_has_a_layer_of_that_name() -> None:
+    linear, large = parse({**MLP, "hidden": []}), parse({"family": "vgg", "input": list(toys.SHAPE), "classes": 3})
+    with pytest.raises(Refused, match="the student is of the family vgg and the teacher of mlp"):
+        shared(measure(linear), measure(large))  # 128 columns of 512, which are something else
 
 
 @pytest.mark.parametrize(
