@@ -19,15 +19,14 @@ COMMAND = (sys.executable, "-m", "api")
 class Api:
     """One port, on which an API is started again and again. The jobs that it plans are then done by the toy child."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *, crash: str | None) -> None:
         self.lab = lab
-        self.process: Process | None = None
         self.port = free_port()
         key = create_key(lab.database, lab.tenant, name="chaos")
         self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(PATIENCE)
         )
-        self.start()
+        self.process = self.start(crash=crash)
         lab.clear()  # nobody but `equip` may take the inspections: the toy cannot read what they are about
         self.assets = equip(lab.database, User(self.http, lab.tenant, key))
 
@@ -51,8 +50,7 @@ class Api:
 
     def kill(self) -> None:
         """SIGKILL."""
-        if self.process is not None and self.process.alive:
-            self.lab.kill(self.process)
+        self.lab.kill(self.process)
 
     def body(self, key: str) -> dict[str, Any]:
         """A job without a teacher, under the name of its key."""
@@ -77,15 +75,14 @@ class Api:
 
     def stop(self) -> None:
         """Let go of the port; no fault, and not in the log."""
-        if self.process is not None:
-            self.lab.end(self.process)
+        self.lab.end(self.process)
         self.http.close()
 
 
 @contextmanager
-def api(lab: Lab) -> Iterator[Api]:
-    """The API of a laboratory, for a while."""
-    opened = Api(lab)
+def api(lab: Lab, *, crash: str | None = None) -> Iterator[Api]:
+    """The API of a laboratory, for a while; with `crash` its first process is armed."""
+    opened = Api(lab, crash=crash)
     try:
         yield opened
     finally:
