@@ -7,10 +7,11 @@ from pathlib import Path
 
 import redis
 
+from db.workers import living
 from tests.chaos import engine, sabotage
 from tests.chaos.catalogue import Outcome
 from tests.chaos.invariants import violations
-from tests.chaos.lab import Dialect, Lab, Process, open_lab, until
+from tests.chaos.lab import PATIENCE, Dialect, Lab, Process, open_lab, until
 
 _NEVER = 3600.0
 
@@ -27,7 +28,7 @@ def with_index_alone(lab: Lab, n: int, draw: random.Random) -> None:
     for _ in range(2):
         lab.start_worker(command=sabotage.UNFENCED)
     for _ in range(n):
-        id = lab.train(pause=0.02)
+        id = lab.train(pause=0.02, export=False)  # else a second artifact of one name would be refused, and the completion with it
         fence = lab.runs(id)
         holder = lab.holder(id)
         time.sleep(draw.uniform(0, 0.5))
@@ -64,7 +65,8 @@ def without_reconciler(lab: Lab, n: int, draw: random.Random) -> None:
     first = lab.train(steps=1)
     worker = lab.start_worker(reconcile=_NEVER, poll=_NEVER)
     lab.reaches(first, "succeeded")
-    time.sleep(1)  # it has looked round once at its start, and now waits to be rung for
+    done = lab.entered(first, "succeeded")  # it has looked round once at its start, and now waits to be rung for
+    until(lambda: any(each.busy == 0 and each.seen_at > done for each in living(lab.database, within=PATIENCE)))
     lab.freeze(worker)
     with redis.Redis.from_url(lab.broker_url) as client:
         client.client_kill_filter(_type="normal", skipme=True)  # else a wake would lie in the sleeper's own socket
@@ -76,7 +78,9 @@ def without_reconciler(lab: Lab, n: int, draw: random.Random) -> None:
     lab.thaw(worker)
 
 
-SABOTAGES: dict[Callable[[Lab, int, random.Random], None], str] = {
+Sabotage = Callable[[Lab, int, random.Random], None]
+"""What is taken away, and a fault that shows it `n` times."""
+SABOTAGES: dict[Sabotage, str] = {
     without_fence: "I2",
     without_momentum: "I3",
     without_optimiser: "I3",
@@ -85,7 +89,7 @@ SABOTAGES: dict[Callable[[Lab, int, random.Random], None], str] = {
 """Each with the invariant that must be found broken."""
 
 
-def detect(folder: Path, procedure: Callable[[Lab, int, random.Random], None], dialect: Dialect, *, n: int, seed: int) -> Outcome:
+def detect(folder: Path, procedure: Sabotage, dialect: Dialect, *, n: int, seed: int) -> Outcome:
     """What the checker finds, in a laboratory of its own."""
     name = procedure.__name__
     with open_lab(folder, dialect) as lab:

@@ -29,8 +29,9 @@ def unfence() -> None:
     def held_by_anybody(claim: Claim) -> sa.ColumnElement[bool]:
         return job.c.id == claim.job.id
 
+    fenced = held_by  # this module's own name is replaced on the way
     for module in list(sys.modules.values()):
-        if getattr(module, "held_by", None) is held_by:
+        if getattr(module, "held_by", None) is fenced:
             module.held_by = held_by_anybody  # type: ignore[attr-defined]
 
 
@@ -63,7 +64,7 @@ def _forget_momentum() -> None:
     def freeze(training: toy.Training, ballast: int = 0) -> bytes:
         return bytes(save({name: array for name, array in load(whole(training, ballast)).items() if name != "momentum"}))
 
-    toy.Training.freeze = freeze  # type: ignore[method-assign]
+    toy.Training.freeze = freeze  # type: ignore[assignment, method-assign]
     toy.main()
 
 
@@ -78,7 +79,7 @@ def _forget_optimiser() -> None:
     def freeze(bench: Bench) -> bytes:
         return save({name: tensor for name, tensor in load(whole(bench)).items() if not name.startswith("optimiser/")})
 
-    Bench.freeze = freeze  # type: ignore[method-assign]
+    Bench.freeze = freeze  # type: ignore[assignment, method-assign]
     sys.exit(main())
 
 
