@@ -65,7 +65,7 @@ class Settlement:
         problem = verdict.problem(self.folder.tail())
         code = verdict.code or "internal_error"
         if verdict.action == "fail":
-            state = "failed" if self.lease.insist(lambda: life.fail(database, claim, code=code, problem=problem)) else None
+            state = self.lease.insist(lambda: life.fail(database, claim, code=code, problem=problem))
         elif verdict.action == "retry":
             pause = self.settings.backoff * _BACKOFF[min(claim.job.crashes, len(_BACKOFF) - 1)] * random.uniform(0.8, 1.2)
             most = verdict.max_crashes(self.settings.max_crashes)

@@ -55,7 +55,7 @@ MOVES = {
         "complete": "succeeded", "fail": "failed", "retry": "paused", "retry, spent": "quarantined", "yield": "paused",
         "resume": "running", "cancel": "running, cancel", "reap": "paused",
     },
-    "running, cancel": {"fail": "failed", "retry": "cancelled", "retry, spent": "cancelled", "yield": "cancelled", "reap": "cancelled"},
+    "running, cancel": {"fail": "cancelled", "retry": "cancelled", "retry, spent": "cancelled", "yield": "cancelled", "reap": "cancelled"},
     "paused": {"resume": "queued", "cancel": "cancelled"},
     "succeeded": {},
     "failed": {},
