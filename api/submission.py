@@ -80,10 +80,21 @@ def overridden(spec: Mapping[str, Any], overrides: Mapping[str, Any]) -> JobSpec
         return JobSpec.model_validate(document)
     except ValidationError as wrong:
         found = findings([{**each, "loc": ("body", *each["loc"])} for each in wrong.errors()], document, JobSpec)
-        raise invalid([replace(each, hint=each.hint or _REMOVE) for each in found]) from None
+        raise invalid([each if _holds(overrides, each.pointer) else replace(each, hint=_INHERITED) for each in found]) from None
 
 
-_REMOVE = "null in the overrides removes what the old spec has there"
+_INHERITED = "the old job's spec has it: null in the overrides removes it"
+
+
+def _holds(document: Any, pointer: str) -> bool:
+    """Whether the overrides themselves say something at this place."""
+    for part in pointer.split("/")[1:]:
+        if not isinstance(document, Mapping):
+            break
+        if part not in document:
+            return False
+        document = document[part]
+    return True
 
 
 def _merged(target: Any, patch: Any) -> Any:

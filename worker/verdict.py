@@ -81,8 +81,8 @@ def judge(ending: Ending, *, stop: Stop | None, refusal: Refusal | None, finishe
     `stop` is why we ended it, if we did; `finished` whether its last event was a `Result` (an inspection: after an `Inspected`);
     `memory` the limit it lived under in bytes, None for that of the machine.
     """
-    if ending.exit_code == 0 and finished and stop not in ("cancel", "graceful"):
-        return Verdict("complete")
+    if ending.exit_code == 0 and finished:
+        return Verdict("yield" if stop in ("cancel", "graceful") else "complete")
     if stop and (ours := _of_stop(ending, stop)):
         return ours
     return _of_code(ending, refusal, tail) if ending.signal is None else _of_signal(ending, ending.signal, tail, memory)

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy as sa
+
 from db import assets, history, jobs, life
 from db.access import Tenant
 from db.assets import Asset
 from db.blobs import Blobs
 from db.life.submission import insert_job
 from db.session import Database
-from db.states import Kind
+from db.states import TERMINAL, Kind
+from db.tables import job
 
 PROBLEM = {"where": "/recipe", "reason": "it went wrong", "hint": "try another", "code": "native_crash"}
 LEASE = 60.0
@@ -69,6 +72,13 @@ def reread(db: Database, job: life.Job) -> life.Job:
 def told(db: Database, job: life.Job, kind: str | None = None) -> list[history.Event]:
     """What happened to a job so far."""
     return history.events(db, Tenant(job.tenant), job.id, kinds=[kind] if kind else None, limit=1000)
+
+
+def remove_every_open_job(db: Database) -> None:
+    """So that the next claim finds only the next job."""
+    values = {"state": "cancelled", "desired": "cancel", "code": "cancelled", "owner": None, "lease_until": None}
+    with db.begin() as tx:
+        tx.execute(sa.update(job).where(job.c.state.not_in(TERMINAL)).values(values))
 
 
 def _crash(db: Database, claim: life.Claim, *, max_crashes: int = 3) -> None:

@@ -13,7 +13,7 @@ from db.life import Claim
 from db.session import Database
 from db.states import KINDS, TERMINAL
 from db.tables import job, job_event
-from tests.db.given import IN_EACH_STATE, LEASE, PROBLEM, reread, told
+from tests.db.given import IN_EACH_STATE, LEASE, PROBLEM, remove_every_open_job, reread, told
 
 
 def _retry(db: Database, claim: Claim, max_crashes: int) -> object:
@@ -81,7 +81,7 @@ def test_every_transition_from_every_state_of_every_kind_of_work(database: Datab
         if transition not in MOVES[state]:
             assert after == before
         _history_is_whole(database, after)
-        _remove_every_open_job(database)
+        remove_every_open_job(database)
 
 
 def _history_is_whole(db: Database, one: life.Job) -> None:
@@ -92,13 +92,6 @@ def _history_is_whole(db: Database, one: life.Job) -> None:
     assert (last.data["state"], last.data["desired"]) == (one.state, one.desired)
     assert len(told(db, one, "succeeded")) == (one.state == "succeeded")
     assert (one.owner is None) == (one.lease_until is None) == (one.state != "running")
-
-
-def _remove_every_open_job(db: Database) -> None:
-    """So that the next claim finds only the next job."""
-    values = {"state": "cancelled", "desired": "cancel", "code": "cancelled", "owner": None, "lease_until": None}
-    with db.begin() as tx:
-        tx.execute(sa.update(job).where(job.c.state.not_in(TERMINAL)).values(values))
 
 
 @pytest.mark.parametrize("state", sorted(TERMINAL))
