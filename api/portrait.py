@@ -71,6 +71,7 @@ def portrait(running: Service, tenant: Tenant, job: Job) -> JobCard:
         attempt=job.attempt,
         parent=job.parent,
         progress=progress,
+        checkpoint_step=job.checkpoint["done"] if job.checkpoint else None,
         latest_metrics=latest,
         worker=WorkerOfJob(id=job.owner) if job.owner and job.state == "running" else None,
         problem=_problem(running, tenant, job),

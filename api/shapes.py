@@ -167,6 +167,7 @@ class JobCard(BaseModel):
     attempt: int
     parent: str | None = Field(description="the job that this one tries again; a clone is a job of its own and has none")
     progress: Progress | None
+    checkpoint_step: int | None = Field(description="where its last checkpoint stands: from there it resumes, or a retry of it begins")
     latest_metrics: dict[str, float]
     worker: WorkerOfJob | None
     problem: JobProblem | None

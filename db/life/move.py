@@ -70,7 +70,7 @@ def _forget_checkpoints(tx: Connection, cancelled: Job) -> None:
     """The wish to keep nothing, whoever ended the job. The bytes have no name from here on; the next `blobs.sweep` takes them apart."""
     tx.execute(sa.update(job).where(job.c.id == cancelled.id).values(checkpoint_done=None))
     dropped = sa.delete(checkpoint).where(checkpoint.c.job_id == cancelled.id).returning(checkpoint.c.blob)
-    unused = [id for digest in tx.execute(dropped).scalars().all() for id in forget(tx, cancelled.tenant, digest)]
+    unused = [id for digest in sorted(tx.execute(dropped).scalars()) for id in forget(tx, cancelled.tenant, digest)]
     tx.execute(sa.update(blob).where(blob.c.id.in_(unused)).values(touched_at=0.0))
 
 

@@ -99,6 +99,14 @@ def test_a_harder_wish_is_taken_and_a_softer_one_changes_nothing(database: Datab
     assert [after - before for before, after in pairwise(events)] == [1, 0, 1, 0]  # told where it changed something
 
 
+def test_one_part_of_a_wish_may_be_harder_and_the_other_softer(database: Database, tenant: Tenant) -> None:
+    claim = _trained(database, tenant)
+    life.cancel(database, tenant, claim.job.id)
+    job = life.cancel(database, tenant, claim.job.id, mode="graceful", keep="nothing")
+    assert job is not None
+    assert (job.cancel_mode, job.cancel_keep) == ("now", "nothing")
+
+
 def test_the_holder_of_the_claim_learns_how_to_end_its_child(database: Database, tenant: Tenant) -> None:
     claim = _trained(database, tenant)
     life.cancel(database, tenant, claim.job.id, mode="graceful")
