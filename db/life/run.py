@@ -47,16 +47,18 @@ def claim(db: Database, *, worker: str, queues: Sequence[str], lease: float) -> 
 
 
 def _next(queues: Sequence[str]) -> sa.ScalarSelect[str]:
-    other, waiting = job.alias("other"), job.alias("waiting")
-    theirs = (other.c.tenant_id == waiting.c.tenant_id) & (other.c.state == "running")
-    running = sa.select(sa.func.count()).select_from(other).where(theirs).correlate(waiting).scalar_subquery()
-    # Once for all rows: the last turn of each tenant that has a job waiting.
+    # Each asked once and not for every waiting job: how many jobs of each tenant run, and when it last had a turn.
+    counted = sa.select(job.c.tenant_id, sa.func.count().label("running")).where(job.c.state == "running")
+    loads = counted.group_by(job.c.tenant_id).subquery()
     queued = sa.select(job.c.tenant_id).where(job.c.state == "queued")
-    last = sa.func.max(job_attempt.c.started_at).label("last")
-    turns = sa.select(job.c.tenant_id, last).join(job_attempt).where(job.c.tenant_id.in_(queued)).group_by(job.c.tenant_id).subquery()
+    started = sa.select(job.c.tenant_id, sa.func.max(job_attempt.c.started_at).label("last")).join(job_attempt)
+    turns = started.where(job.c.tenant_id.in_(queued)).group_by(job.c.tenant_id).subquery()
+    waiting = job.alias("waiting")
+    running, last = sa.func.coalesce(loads.c.running, 0), sa.func.coalesce(turns.c.last, 0.0)
     return (
         sa.select(waiting.c.id)
         .join(tenant, tenant.c.id == waiting.c.tenant_id)
+        .outerjoin(loads, loads.c.tenant_id == waiting.c.tenant_id)
         .outerjoin(turns, turns.c.tenant_id == waiting.c.tenant_id)
         .where(
             waiting.c.state == "queued",
@@ -65,7 +67,7 @@ def _next(queues: Sequence[str]) -> sa.ScalarSelect[str]:
             waiting.c.queue.in_([*queues, "any"]),
             running < tenant.c.max_running,
         )
-        .order_by(running, sa.func.coalesce(turns.c.last, 0.0), waiting.c.priority.desc(), waiting.c.id)
+        .order_by(running, last, waiting.c.priority.desc(), waiting.c.id)
         .limit(1)
         .with_for_update(of=waiting, skip_locked=True)
         .scalar_subquery()
