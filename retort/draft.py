@@ -159,6 +159,21 @@ def put(document: Json, assignment: str) -> None:
         here = here[key]
 
 
+def overrides(spec: Mapping[str, Any], given: Mapping[str, Any], assignments: Sequence[str]) -> Json:
+    """What a clone of a job with this spec sets otherwise. The service replaces a list whole: to set a field in one, all of it is sent.
+
+    >>> overrides({"methods": [{"name": "kd"}, {"name": "at"}]}, {"seed": 1}, ["methods.0.temperature=2", "name=hot"])
+    {'seed': 1, 'methods': [{'name': 'kd', 'temperature': 2}, {'name': 'at'}], 'name': 'hot'}
+    """
+    document = deepcopy(dict(given))
+    for assignment in assignments:
+        first = assignment.partition("=")[0].split(".")[0].strip()
+        if isinstance(spec.get(first), dict | list):
+            document.setdefault(first, deepcopy(spec[first]))
+        put(document, assignment)
+    return document
+
+
 def _has(here: Any, key: Any) -> bool:
     return key in here if isinstance(here, dict) else isinstance(here, list) and isinstance(key, int) and key < len(here)
 

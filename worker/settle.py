@@ -66,7 +66,7 @@ class Settlement:
         problem = verdict.problem(self.folder.tail())
         code = verdict.code or "internal_error"
         if verdict.action == "fail":
-            state = "failed" if self.lease.insist(lambda: life.fail(database, claim, code=code, problem=problem)) else None
+            state = self.lease.insist(lambda: life.fail(database, claim, code=code, problem=problem))
         elif verdict.action == "retry":
             crashes = 0 if self.recorder.progressed else claim.job.crashes
             pause = self.settings.backoff * _BACKOFF[min(crashes, len(_BACKOFF) - 1)] * random.uniform(0.8, 1.2)

@@ -11,8 +11,9 @@ from core.events import Refusal
 from db.states import CODES, Code, fault_of
 from worker.child import Ending
 
-Stop = Literal["cancel", "pause", "shutdown", "lost", "stalled", "deadline", "memory", "outage"]
-"""Why a supervisor ends a child: the user's wish, the worker's own end, a lost claim, or a limit."""
+Stop = Literal["cancel", "graceful", "pause", "shutdown", "lost", "stalled", "deadline", "memory", "outage"]
+"""Why a supervisor ends a child: the user's wish (`graceful`: to cancel it once it has kept a checkpoint), the worker's own end, a lost
+claim, or a limit."""
 
 Action = Literal["complete", "fail", "retry", "yield"]
 
@@ -84,8 +85,8 @@ def judge(ending: Ending, *, stop: Stop | None, refusal: Refusal | None, finishe
     `stop` is why we ended it, if we did; `finished` whether its last event was a `Result` (an inspection: after an `Inspected`);
     `memory` the limit it lived under in bytes, None for that of the machine.
     """
-    if ending.exit_code == 0 and finished and stop != "cancel":
-        return Verdict("complete")
+    if ending.exit_code == 0 and finished:
+        return Verdict("yield" if stop in ("cancel", "graceful") else "complete")
     if stop and (ours := _of_stop(ending, stop)):
         return ours
     return _of_code(ending, refusal, tail) if ending.signal is None else _of_signal(ending, ending.signal, tail, memory)
@@ -98,7 +99,7 @@ def _of_stop(ending: Ending, stop: Stop) -> Verdict | None:
         "memory": Verdict("retry", "oom_host", "the job held more memory than it may and was ended"),
     }
     crashed = ending.exit_code != EXIT_YIELDED and ending.signal not in (signal.SIGTERM, signal.SIGKILL)
-    if stop in ("pause", "shutdown") and crashed:
+    if stop in ("graceful", "pause", "shutdown") and crashed:
         return None  # it ended by itself, at the same moment
     return verdicts.get(stop, Verdict("yield"))
 

@@ -78,18 +78,22 @@ def renew(db: Database, claim: Claim, *, lease: float) -> Renewal | None:
     """Transition 3: hold the claim for `lease` seconds more, also just after it ran out if nobody reaped. None: it is lost, stop now."""
     with db.begin() as tx:
         statement = sa.update(job).where(held_by(claim)).values(lease_until=clock() + lease)
-        row = tx.execute(statement.returning(job.c.desired, _late)).one_or_none()
-    return Renewal(row.desired, bool(row.late)) if row else None
+        row = tx.execute(statement.returning(*_RENEWAL)).one_or_none()
+    return _renewal(row)
 
 
 def wish(db: Database, claim: Claim) -> Renewal | None:
     """What `renew` answers, only read: for looking often. None: the claim is lost."""
     with db.read() as tx:
-        row = tx.execute(sa.select(job.c.desired, _late).where(held_by(claim))).one_or_none()
-    return Renewal(row.desired, bool(row.late)) if row else None
+        row = tx.execute(sa.select(*_RENEWAL).where(held_by(claim))).one_or_none()
+    return _renewal(row)
 
 
-_late = (job.c.deadline.is_not(None) & (job.c.deadline < clock())).label("late")
+_RENEWAL = (job.c.desired, job.c.cancel_mode, (job.c.deadline.is_not(None) & (job.c.deadline < clock())).label("late"))
+
+
+def _renewal(row: sa.Row[Any] | None) -> Renewal | None:
+    return Renewal(row.desired, bool(row.late), row.cancel_mode == "graceful") if row else None
 
 
 def record(db: Database, claim: Claim, events: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:

@@ -32,8 +32,9 @@ def test_work_that_was_done_counts_whatever_was_wished_meanwhile(stop: Stop | No
     assert of(0, stop=stop, finished=True).action == "complete"
 
 
-def test_work_that_was_cancelled_does_not_count() -> None:
-    assert of(0, stop="cancel", finished=True).action == "yield"
+@pytest.mark.parametrize("stop", ["cancel", "graceful"])
+def test_work_that_was_cancelled_does_not_count(stop: Stop) -> None:
+    assert of(0, stop=stop, finished=True).action == "yield"
 
 
 @pytest.mark.parametrize("code", [EXIT_REFUSED, EXIT_DIVERGED])
@@ -80,12 +81,12 @@ def test_any_other_crash_is_tried_as_often_as_the_operator_says() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("stop", ["pause", "shutdown"])
+@pytest.mark.parametrize("stop", ["graceful", "pause", "shutdown"])
 def test_a_child_that_had_to_be_killed_at_a_gentle_stop_did_not_crash(stop: Stop, number: int) -> None:
     assert of(None, number, stop=stop).action == "yield"
 
 
-@pytest.mark.parametrize("stop", ["pause", "shutdown"])
+@pytest.mark.parametrize("stop", ["graceful", "pause", "shutdown"])
 def test_a_child_that_crashed_at_a_gentle_stop_did_crash(stop: Stop) -> None:
     assert of(None, signal.SIGSEGV, stop=stop).code == "native_crash"
 
