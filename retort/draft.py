@@ -30,7 +30,8 @@ def read_document(path: Path) -> Json:
     except (yaml.YAMLError, UnicodeDecodeError) as wrong:
         raise Misused(f"{path} is neither YAML nor JSON: {wrong}") from wrong
     if not isinstance(document, dict):
-        raise Misused(f"{path} holds {type(document).__name__}, not a mapping of fields")
+        held = "is empty" if document is None else "holds a list" if isinstance(document, list) else "holds a single value"
+        raise Misused(f"{path} {held}: it needs a mapping of fields")
     return document
 
 

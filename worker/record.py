@@ -1,9 +1,11 @@
 """What a child tells: from the thread that reads it, through an inbox, into the history and the blobs."""
 
 import logging
+import statistics
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from core.blobs import BlobStore
 from core.errors import Corrupt
@@ -15,6 +17,15 @@ from worker.ledger import BUFFERED, POINTS, Ledger
 from worker.stage import JobFolder, Tick, keep
 
 log = logging.getLogger(__name__)
+
+
+_GAPS = 50
+_SLOW = 20
+
+
+def patience(silence: float, gaps: Sequence[float]) -> float:
+    """For how many seconds a child may tell nothing: `silence`, or 20 times the median of the latest `gaps` where its steps are long."""
+    return max(silence, _SLOW * statistics.median(gaps)) if gaps else silence
 
 
 class Inbox:
@@ -64,6 +75,8 @@ class Recorder:
     def __init__(self, database: Database, claim: life.Claim, lease: Lease, *, blobs: BlobStore, folder: JobFolder, flush: float) -> None:
         self.inbox = Inbox()
         self.heard = time.monotonic()
+        self.gaps = deque[float](maxlen=_GAPS)
+        self.progressed = False
         self.exports: list[Exported] = []
         self.inspected: Inspected | None = None
         self.refusal: Refusal | None = None
@@ -81,8 +94,11 @@ class Recorder:
 
     def take_in(self, *, tick: Tick) -> None:
         """Take what came, and write what is due. A database that is away only means: later."""
-        for event in self.inbox.take():
-            self.heard = time.monotonic()
+        if came := self.inbox.take():
+            now = time.monotonic()
+            self.gaps.append(now - self.heard)
+            self.heard = now
+        for event in came:
             self.take(event)
         urgent = self._checkpoint is not None or self._ledger.points >= POINTS
         due = time.monotonic() - self._flushed >= self._every or (urgent and not self._lease.is_away)
@@ -147,6 +163,7 @@ class Recorder:
             held = life.keep_checkpoint(
                 self._database, self._claim, blob=blob, done=told.done, fit=told.fit, step=told.step, values=self._measured
             )
+            self.progressed = held
         except (Corrupt, OSError) as error:
             log.warning("job=%s could not keep its checkpoint at %d: %s", self._claim.job.id, told.done, error)
             self._ledger.add(Log(f"the checkpoint at step {told.done} could not be kept: {error}", level="warning"))

@@ -19,8 +19,9 @@ Action = Literal["complete", "fail", "retry", "yield"]
 
 LINES = 50
 _NEAR = 0.9
-_OOM_CRASHES = 2
-"""A job that ran out of memory will do so again: the second time is the last, whatever `max_crashes` says."""
+_STARVED = 2
+"""A process that the system killed for want of memory may have paid for another's hunger: it is tried once more, whatever
+`max_crashes` says. One that ran out by its own account, or went over its limit, would do so again, and is not tried again unchanged."""
 
 _TOLD: dict[int | None, tuple[Action, Code]] = {
     EXIT_REFUSED: ("fail", "invalid_input"),
@@ -57,6 +58,8 @@ class Verdict:
     reason: str = ""
     where: str = ""
     hint: str = ""
+    most: int | None = None
+    """The crashes of this kind that are too many; None: as for any other."""
 
     def problem(self, tail: str) -> dict[str, Any]:
         """What the user is told, with the last lines of what the child wrote."""
@@ -72,7 +75,8 @@ class Verdict:
 
     def max_crashes(self, most: int) -> int:
         """How many crashes of this kind are too many."""
-        return min(most, _OOM_CRASHES) if self.code in ("oom_host", "oom_gpu") else most
+        starved = 1 if self.code in ("oom_host", "oom_gpu") else most
+        return min(most, starved if self.most is None else self.most)
 
 
 def judge(ending: Ending, *, stop: Stop | None, refusal: Refusal | None, finished: bool, tail: str, memory: int | None) -> Verdict:
@@ -115,7 +119,7 @@ def _of_code(ending: Ending, refusal: Refusal | None, tail: str) -> Verdict:
 def _of_signal(ending: Ending, number: int, tail: str, memory: int | None) -> Verdict:
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number == signal.SIGKILL and ending.max_rss >= _NEAR * (memory or _machine_memory()):
-        return Verdict("retry", "oom_host", "the system ended the process for want of memory")
+        return Verdict("retry", "oom_host", "the system ended the process for want of memory", most=_STARVED)
     if number in _CRASHES:
         named = _named_in(tail)
         return Verdict("retry", named or "native_crash", f"the process crashed ({name})")

@@ -1,5 +1,7 @@
 """Sweeps: a search over job specs whose trials are ordinary jobs. What moves them on is `api/sweeper.py`."""
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Response, status
 
 from api.auth import Caller
@@ -24,7 +26,7 @@ def create(running: Running, caller: Caller, body: SweepSpec, response: Response
     _, wrong = search_of(body)
     if wrong:
         raise invalid(wrong)
-    _check_base(running, caller, body)
+    warnings = _check_base(running, caller, body)
     key = plain_key(idempotency_key)
     try:
         sweep = sweeps.create_sweep(
@@ -43,7 +45,7 @@ def create(running: Running, caller: Caller, body: SweepSpec, response: Response
             429, str(many), code="too_many_sweeps", hint="wait until one has ended, or cancel one", headers={"Retry-After": "30"}
         ) from None
     response.headers["Location"] = f"/v1/sweeps/{sweep.id}"
-    return overview(running, caller, sweep)
+    return overview(running, caller, sweep).model_copy(update={"warnings": list(warnings)})
 
 
 @router.get("", summary="List sweeps")
@@ -83,8 +85,9 @@ def cancel(running: Running, caller: Caller, id: Id) -> SweepCard:
     return overview(running, caller, sweep)
 
 
-def _check_base(running: Service, caller: Tenant, body: SweepSpec) -> None:
-    """Plan the base, with its fields named as they stand in the sweep's body; a Problem where nothing would be left to judge trials by."""
+def _check_base(running: Service, caller: Tenant, body: SweepSpec) -> Sequence[str]:
+    """Plan the base, with its fields named as they stand in the sweep's body, and give what the plan warns of; a Problem where nothing
+    would be left to judge trials by."""
     with beneath("/base"):
         drafted = draft(running, caller, body.base)
     if not body.base.dataset.validation and "validation" not in drafted.task["dataset"]["counts"]:
@@ -93,6 +96,7 @@ def _check_base(running: Service, caller: Tenant, body: SweepSpec) -> None:
             "the dataset has no validation split and none is set aside: there is nothing to judge trials by but the test data",
             hint="0.1 sets a tenth of the training images aside",
         )
+    return drafted.plan.warnings
 
 
 def _found(running: Service, caller: Tenant, id: str) -> Sweep:
