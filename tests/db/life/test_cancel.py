@@ -123,7 +123,13 @@ def test_a_job_that_was_cancelled_can_still_forget_its_checkpoints(database: Dat
         job = life.cancel(database, tenant, claim.job.id, keep="nothing")
         assert job is not None
         assert (job.state, job.checkpoint) == ("cancelled", None)
-    assert [event.data["state"] for event in told(database, claim.job, "status")] == ["queued", "running", "running", "cancelled", "cancelled"]
+    assert [event.data["state"] for event in told(database, claim.job, "status")] == [
+        "queued",
+        "running",
+        "running",
+        "cancelled",
+        "cancelled",
+    ]
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
