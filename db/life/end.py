@@ -90,6 +90,26 @@ def yield_(db: Database, claim: Claim) -> State | None:
         return moved.state if moved else _ended_as(tx, claim)
 
 
+def shelve(db: Database, claim: Claim, *, problem: Mapping[str, Any], pause: float) -> State | None:
+    """Transition 16: there is no room to go on, so the service pauses the job with `problem`, for `pause` seconds at least and until
+    `unshelve` finds room. Neither a crash nor an attempt was spent. What the user wishes comes first: then it is paused or cancelled as
+    `yield_` does it. None: the claim is lost.
+    """
+    with db.begin() as tx:
+        ours = job.c.desired == "run"
+        values = {
+            **LEAVING,
+            "state": sa.case((job.c.desired == "cancel", "cancelled"), else_="paused"),
+            "desired": sa.case((job.c.desired == "cancel", "cancel"), else_="pause"),
+            "code": sa.case((job.c.desired == "cancel", "cancelled"), (ours, "storage_full")),
+            "problem": sa.case((ours, sa.literal(dict(problem), Json)), else_=sa.null()),
+            "attempt": job.c.attempt - 1,
+            "run_after": clock() + pause,
+        }
+        moved = move(tx, sa.update(job).where(held_by(claim)).values(values))
+        return moved.state if moved else _ended_as(tx, claim)
+
+
 def after_crash(*, code: Code, problem: Mapping[str, Any], backoff: float, max_crashes: int) -> dict[str, Any]:
     """What a crash sets, for the supervisor that saw it and for the maintainer who found a lease run out."""
     late = job.c.deadline < clock()

@@ -23,13 +23,17 @@ _REQUEUED = {"desired": "run", "run_after": clock(), "published_at": None}
 def pause(db: Database, tenant: Tenant, id: str) -> Job | None:
     """Transition 9: a queued job is paused; a running one when its supervisor has kept a checkpoint."""
     values = {"desired": "pause", "state": _unless_running("paused")}
-    able = job.c.state.in_(("queued", "running")) & (job.c.desired == "run")
+    values |= {"code": None, "problem": None}
+    shelved = (job.c.state == "paused") & (
+        job.c.code == "storage_full"
+    )  # from now on it is the user's pause, and room alone ends it no more
+    able = (job.c.state.in_(("queued", "running")) & (job.c.desired == "run")) | shelved
     return _wish(db, tenant, id, able=able, values=values, granted={("running", "pause"), ("paused", "pause")})
 
 
 def resume(db: Database, tenant: Tenant, id: str) -> Job | None:
     """Transition 10: a paused job is queued; a running one that was to be paused goes on."""
-    values = {**_REQUEUED, "state": _unless_running("queued")}
+    values = {**_REQUEUED, "state": _unless_running("queued"), "code": None, "problem": None}
     able = job.c.state.in_(("paused", "running")) & (job.c.desired == "pause")
     return _wish(db, tenant, id, able=able, values=values, granted={("running", "run"), ("queued", "run")})
 
