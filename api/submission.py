@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from api.deps import Service
+from api.deps import Service, need_room
 from api.findings import Finding
 from api.problems import Problem, invalid, key_reused, not_kept
 from core.anatomy import Anatomy
@@ -73,6 +73,7 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
 def submit(running: Service, tenant: Tenant, drafted: Draft, *, key: str | None, trial: tuple[str, int] | None = None) -> Job:
     """Queue a planned job and ring for a worker. With a `key` the same request twice is one job; with `trial` = (sweep, number) it is
     that trial, or `life.NotTheNext`."""
+    need_room(running)
     spec = drafted.spec
     body = spec.model_dump_json().encode()
     try:

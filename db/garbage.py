@@ -1,4 +1,4 @@
-"""What nothing needs any more, found later and taken away in batches: expired uploads, checkpoints of jobs that ended, blobs without a name.
+"""What nothing needs any more, taken away later and in batches: expired uploads, checkpoints of jobs that ended, blobs that no row names.
 
 Each step is a short transaction of its own that asks again whether it may: a crash between two loses nothing, and the next round goes on.
 """

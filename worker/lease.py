@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from db import life
-from db.session import Database, Unavailable
+from db.session import Database, Full, Unavailable
 from worker.settings import Settings
 from worker.verdict import Stop
 
@@ -61,7 +61,7 @@ class Lease:
 
     def end(self, stop: Stop) -> None:
         """The job must end, for this reason; the first reason stays, unless the new one outweighs it."""
-        if self.stop is None or stop == "lost" or (stop == "cancel" and self.stop in ("pause", "shutdown")):
+        if self.stop is None or stop == "lost" or (stop == "cancel" and self.stop in ("pause", "shutdown", "storage")):
             if stop != self.stop:
                 log.info("ending job=%s fence=%d: %s", self._claim.job.id, self._claim.fence, stop)
             self.stop = stop
@@ -84,14 +84,21 @@ class Lease:
             self._away_since = None
 
     def insist(self, action: Callable[[], T]) -> T:
-        """Do it, again and again while the database is away; `Ended` once that has been too long, or this worker has to go."""
+        """Do it, again and again while the database is away or full; `Ended` once that has been too long, or this worker has to go.
+
+        A full database takes a renewal, which replaces what is there, sooner than what is to be added: the claim is held meanwhile.
+        """
+        since: float | None = None
         while True:
             try:
                 done = action()
             except Unavailable as error:
                 self.away(error)
+                since = since or self._away_since or time.monotonic()
+                if isinstance(error, Full):
+                    self.look()
                 patience = self._settings.grace if self._stopping.is_set() else self._settings.outage
-                if self._away_since is not None and time.monotonic() - self._away_since > patience:
+                if time.monotonic() - since > patience:
                     raise Ended("outage") from error
                 time.sleep(min(_PAUSE, self._settings.wish))
             else:

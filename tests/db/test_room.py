@@ -19,7 +19,7 @@ def test_a_full_database_refuses_what_is_large_and_takes_what_is_small(database:
     claim = running(database, tenant)
     kept = Blobs(database, tenant).put([b"before"])
     with full(database_url):
-        with pytest.raises(Full, match="full|No space left"):
+        with pytest.raises(Full, match=r"full|No space left"):
             Blobs(database, tenant).put([LARGE])
         assert not has_room(database, tenant.id)
         assert life.record(database, claim, [("log", {"message": "still here"})])
@@ -76,7 +76,9 @@ def test_a_user_may_resume_cancel_and_pause_what_the_service_has_paused(database
     resumed = life.resume(database, tenant, one.job.id)
     cancelled = life.cancel(database, tenant, two.job.id)
     paused = life.pause(database, tenant, three.job.id)
-    assert resumed and cancelled and paused
+    assert resumed is not None
+    assert cancelled is not None
+    assert paused is not None
     assert (resumed.state, resumed.code, resumed.problem) == ("queued", None, None)
     assert (cancelled.state, cancelled.code) == ("cancelled", "cancelled")
     assert (paused.state, paused.code, paused.problem) == ("paused", None, None)
