@@ -84,21 +84,26 @@ class Lease:
             self._away_since = None
 
     def insist(self, action: Callable[[], T]) -> T:
-        """Do it, again and again while the database is away or full; `Ended` once that has been too long, or this worker has to go.
+        """Do it, again and again while the database is away or full; `Ended` once it was away for too long, or this worker has to go.
 
-        A full database takes a renewal, which replaces what is there, sooner than what is to be added: the claim is held meanwhile.
+        A full one is waited for without end: there is nothing better to do, and no other worker could write more. It takes a renewal,
+        which replaces what is there, sooner than what is to be added: the claim is held meanwhile.
         """
         since: float | None = None
         while True:
             try:
                 done = action()
             except Unavailable as error:
-                self.away(error)
+                if since is None and isinstance(error, Full):
+                    log.warning("the database is full, job=%s waits: %s", self._claim.job.id, error)
                 since = since or self._away_since or time.monotonic()
                 if isinstance(error, Full):
                     self.look()
+                else:
+                    self.away(error)
+                bounded = self._stopping.is_set() or not isinstance(error, Full)
                 patience = self._settings.grace if self._stopping.is_set() else self._settings.outage
-                if time.monotonic() - since > patience:
+                if bounded and time.monotonic() - since > patience:
                     raise Ended("outage") from error
                 time.sleep(min(_PAUSE, self._settings.wish))
             else:
@@ -108,6 +113,9 @@ class Lease:
     def _ask(self, question: Callable[[], life.Renewal | None]) -> None:
         try:
             answer = question()
+        except Full as error:  # no outage: whoever writes next sees how long it lasts
+            log.warning("the lease of job=%s could not be renewed: %s", self._claim.job.id, error)
+            return
         except Unavailable as error:
             self.away(error)
             return

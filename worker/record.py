@@ -88,6 +88,7 @@ class Recorder:
         self._store_at = 0.0
         self._pause = settings.flush
         self._failing_since: float | None = None
+        self._full_since: float | None = None
         self._measured: dict[str, float] = {}
 
     def take_in(self, *, tick: Tick) -> None:
@@ -96,17 +97,22 @@ class Recorder:
             self.heard = time.monotonic()
             self.take(event)
         now = time.monotonic()
-        if self._failing_since is not None and now - self._failing_since > self._settings.storage_patience:
+        if any(since is not None and now - since > self._settings.storage_patience for since in (self._failing_since, self._full_since)):
             self._lease.end("storage")
         ready = self._checkpoint is not None and now >= self._store_at
         urgent = ready or self._ledger.points >= POINTS
-        due = now - self._flushed >= self._settings.flush or (urgent and not self._lease.is_away)
+        due = now - self._flushed >= self._settings.flush or (urgent and self._full_since is None and not self._lease.is_away)
         if self._lease.stop in USELESS or not (due and (self._ledger or ready)):
             return
         try:
             self._write()
             if ready:
                 self._keep_checkpoint(tick)
+        except Full as full:
+            self._ledger.bound()
+            if self._full_since is None:
+                log.warning("job=%s goes on, and what it tells finds no room: %s", self._claim.job.id, full)
+                self._full_since, self.no_room = time.monotonic(), f"the database is full: {full}"
         except Unavailable as error:
             self._lease.away(error)
             self._ledger.bound()
@@ -154,6 +160,7 @@ class Recorder:
         if self._ledger:
             held = life.record(self._database, self._claim, self._ledger.rows())
             self._lease.back()
+            self._full_since = None
             self._ledger.clear()
             if not held:
                 self._lease.end("lost")

@@ -99,4 +99,5 @@ def shelve(settings: Settings, database: Database, claim: life.Claim, full: NoRo
     log.warning("job=%s has no folder: %s", claim.job.id, full)
     problem = Verdict("shelve", "storage_full", str(full)).problem("")
     lease = Lease(database, claim, settings, stopping=stopping)
+    lease.insist(lambda: life.end_attempt(database, claim, exit_code=None, signal=None, max_rss=None, code="storage_full", log_tail=""))
     lease.insist(lambda: life.shelve(database, claim, problem=problem, pause=settings.storage_pause))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -32,6 +33,9 @@ COMMANDS = {"distil": "run", "inspect": "inspect"}
 RESUMED = "in/checkpoint.safetensors"
 """Where a child finds the checkpoint that it is to go on from."""
 
+_UNEXPLAINED = ("internal_error", "native_crash")
+_NOTHING = 1 << 16
+"""So few free bytes of a disk are none."""
 _TICK = 0.05
 _MEASURE = 1.0
 _DRAIN = 5.0
@@ -237,6 +241,8 @@ class Supervisor:
         verdict = judge(ending, stop=self._lease.stop, refusal=told.refusal, finished=finished, tail=tail, memory=memory)
         if self._lease.stop == "storage" and verdict.action == "shelve":
             verdict = replace(verdict, reason=f"{verdict.reason}: {told.no_room}")
+        if verdict.action == "retry" and verdict.code in _UNEXPLAINED and shutil.disk_usage(self._folder.path).free < _NOTHING:
+            verdict = Verdict("shelve", "storage_full", f"the worker's disk is full, where {verdict.reason}")  # and so is its log
         log.info(
             "child ended job=%s exit=%s signal=%s rss=%d MiB: %s %s",
             self._job.id, ending.exit_code, ending.signal, ending.max_rss >> 20, verdict.action, verdict.code or "",

@@ -94,7 +94,7 @@ def _of_stop(ending: Ending, stop: Stop) -> Verdict | None:
         "stalled": Verdict("retry", "stalled", "the job told nothing for too long and was ended"),
         "deadline": Verdict("fail", "deadline", "the job used up its seconds", "/limits/seconds"),
         "memory": Verdict("retry", "oom_host", "the job held more memory than it may and was ended"),
-        "storage": Verdict("shelve", "storage_full", "no checkpoint could be kept for too long"),
+        "storage": Verdict("shelve", "storage_full", "what the job does could not be kept for too long"),
     }
     crashed = ending.exit_code != EXIT_YIELDED and ending.signal not in (signal.SIGTERM, signal.SIGKILL)
     if stop in ("pause", "shutdown") and crashed:

@@ -9,31 +9,31 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.pool import ConnectionPoolEntry
 
-_SPARE = 40
-"""Pages of SQLite that are left for what is small."""
-_REFUSE = f"""
+_PAGE = 4096
+_REFUSE = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  IF octet_length(NEW.data) > {_SPARE * 4096} THEN
+  IF pg_column_size(NEW) > %d THEN
     RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
   END IF;
   RETURN NEW;
 END $$;
 CREATE TRIGGER refuse BEFORE INSERT ON blob_chunk FOR EACH ROW EXECUTE FUNCTION refuse();
+CREATE TRIGGER refuse BEFORE INSERT ON job_event FOR EACH ROW EXECUTE FUNCTION refuse();
 """
 _NO_LIMIT = (1 << 32) - 2
 
 
 @contextmanager
-def full(url: str) -> Iterator[None]:
-    """The database at `url` is full for as long as this lasts.
+def full(url: str, *, spare: int = 40) -> Iterator[None]:
+    """The database at `url` is full for as long as this lasts; `spare` pages of 4 KiB are left for what is small.
 
     SQLite itself then refuses to let the file grow, which holds for the connections of this process. A server's disk cannot be filled
     here: PostgreSQL raises the error of a full disk from a trigger.
     """
     if url.startswith("postgresql"):
         with psycopg.connect(url, autocommit=True) as operator:
-            operator.execute(_REFUSE)
+            operator.execute(_REFUSE % (spare * _PAGE))
             try:
                 yield
             finally:
@@ -44,7 +44,7 @@ def full(url: str) -> Iterator[None]:
     def limit(connection: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
         record.info["limited"] = True
         if not bound:
-            bound.append(connection.execute("PRAGMA page_count").fetchone()[0] + _SPARE)
+            bound.append(connection.execute("PRAGMA page_count").fetchone()[0] + spare)
         connection.execute(f"PRAGMA max_page_count = {bound[0]}")
 
     event.listen(sa.pool.Pool, "checkout", limit)

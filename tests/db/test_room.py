@@ -4,12 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from db import access, life
 from db.access import Tenant
 from db.blobs import CHUNK, Blobs, has_room
-from db.session import Database, Full, Unavailable
-from tests.db.given import PROBLEM, reread, running, told
+from db.session import Database, Full, Unavailable, clock
+from db.tables import job as jobs
+from tests.db.given import PROBLEM, claimed, reread, running, told
 from tests.db.room import full
 
 LARGE = bytes(range(256)) * (3 * CHUNK // 256)
@@ -47,6 +49,19 @@ def test_a_job_without_room_is_paused_by_the_service_and_queued_when_there_is_so
     job = reread(database, claim.job)
     assert (job.state, job.desired, job.code, job.problem) == ("queued", "run", None, None)
     assert life.shelved(database, ["cpu"]) is None
+
+
+def test_room_is_looked_for_later_each_time_that_a_job_found_none(database: Database, tenant: Tenant) -> None:
+    job, waits = running(database, tenant), []
+    for _ in range(3):
+        facts = {"exit_code": None, "signal": None, "max_rss": None, "log_tail": ""}
+        life.end_attempt(database, job, code="storage_full", **facts)
+        life.shelve(database, job, problem=PROBLEM, pause=1000)
+        with database.read() as tx:
+            waits.append(tx.execute(sa.select(jobs.c.run_after - clock())).scalar_one())
+        life.resume(database, tenant, job.job.id)
+        job = claimed(database)
+    assert waits == [pytest.approx(expected, abs=60) for expected in (1000, 2000, 4000)]
 
 
 def test_room_is_looked_for_only_after_the_pause_and_only_by_workers_of_the_queue(database: Database, tenant: Tenant) -> None:

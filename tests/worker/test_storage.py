@@ -17,9 +17,10 @@ from db import life
 from db.blobs import CHUNK, Blobs
 from db.tables import blob, blob_chunk, checkpoint
 from tests.db.room import full
-from tests.worker.lab import Lab, until
+from tests.worker.lab import Lab, lives, until
 from worker.lease import Lease
 from worker.record import Recorder
+from worker.settle import shelve
 from worker.stage import JobFolder, NoRoom, is_roomy, keep, stage
 
 LARGE = 2 * CHUNK
@@ -77,6 +78,31 @@ def test_a_job_without_room_for_long_is_paused_with_its_last_checkpoint_and_goes
         assert again[0].data["first"] == job.checkpoint["done"] + 1
         life.cancel(lab.database, lab.tenant, id)
         working.join()
+
+
+def test_where_not_even_a_word_finds_room_the_job_is_paused_as_soon_as_one_does(lab: Lab, database_url: str) -> None:
+    id = lab.submit(steps=100_000, pause=0.002, every=5)
+    with lab.means(storage_patience=0.3) as means:
+        working = threading.Thread(target=lab.attempt, args=(id, means))
+        working.start()
+        pid = lab.pid(id)
+        until(lambda: lab.job(id).checkpoint)
+        with full(database_url, spare=0):
+            until(lambda: not lives(pid))
+        working.join(60)
+        job = _shelved(lab, id)
+    assert job.checkpoint is not None
+    assert b"".join(lab.blobs.get(job.checkpoint["blob"])).startswith(b'{"done": ')
+    assert lab.steps(id) == list(range(1, lab.steps(id)[-1] + 1))
+
+
+def test_a_claim_without_a_job_folder_is_shelved_with_its_attempt(lab: Lab) -> None:
+    id = lab.submit()
+    claim = life.claim(lab.database, worker="w", queues=["cpu"], lease=60)
+    assert claim is not None
+    shelve(lab.settings(), lab.database, claim, NoRoom("the worker's disk is full"), stopping=threading.Event())
+    _shelved(lab, id)
+    assert lab.attempts(id)[0].code == "storage_full"
 
 
 def test_a_worker_lets_jobs_go_on_once_there_is_room_and_not_before(lab: Lab, database_url: str) -> None:
