@@ -1,4 +1,4 @@
-"""What every route is given: the running service, and ids and cursors of the right form."""
+"""What every route is given: the running service, ids and cursors of the right form, and the job of an id."""
 
 import shutil
 from dataclasses import dataclass
@@ -8,9 +8,12 @@ from fastapi import Depends, Header, Path, Query, Request
 
 from api.doorbell import Doorbell
 from api.feed import Feeds
-from api.problems import storage_full
+from api.problems import not_found, storage_full
 from api.receiving import Receiving
 from api.settings import Settings
+from db import jobs
+from db.access import Tenant
+from db.life import Job
 from db.session import Database
 
 
@@ -57,3 +60,11 @@ IdempotencyKey = Annotated[
     str | None, Header(max_length=257, description="any text of your own: the same request sent twice with it is carried out once")
 ]
 After = Annotated[str | None, Query(pattern=ID, description="`next_cursor` of the page before", examples=[None])]
+
+
+def find_job(running: Service, tenant: Tenant, id: str) -> Job:
+    """The tenant's job of this id, of any kind; a Problem where there is none."""
+    job = jobs.get_job(running.database, tenant, id)
+    if job is None:
+        raise not_found("job", id)
+    return job

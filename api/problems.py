@@ -2,7 +2,9 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 from fastapi import FastAPI, Request
@@ -127,6 +129,24 @@ def invalid(found: Sequence[Finding]) -> Problem:
     detail = "; ".join(f"{each.pointer}: {each.detail}" if each.pointer else each.detail for each in found[:5])
     hint = next((each.hint for each in found if each.hint), "")
     return Problem(422, detail, hint=hint, errors=found)
+
+
+@contextmanager
+def beneath(place: str) -> Iterator[None]:
+    """For a spec that stands at `place` of the body, or is to be mended there: what is wrong with the spec is named as a field of the body.
+
+    A `Refused` stays one, a Problem of the request's fields too.
+    """
+    try:
+        yield
+    except Refused as refused:
+        raise Refused(f"{place}{refused.where}", refused.reason, hint=refused.hint, code=refused.code) from refused
+    except Problem as problem:
+        found = tuple(replace(each, pointer=f"{place}{each.pointer}") for each in problem.errors)
+        if problem.status == 422 and found:
+            raise invalid(found) from problem
+        problem.errors = found
+        raise
 
 
 def unavailable() -> Problem:

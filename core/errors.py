@@ -14,8 +14,8 @@ EXIT_REFUSED = 10
 EXIT_DIVERGED = 11
 """The loss stopped being finite; its last event says where."""
 EXIT_OUT_OF_MEMORY = 12
-"""Memory is used up; the last event says of what, with the code "oom_gpu" or "oom_host". Not final at once, unlike 10: another job may have
-held the memory, so it is tried once more; a second time it is the job that is too large, and trying again on the same limit is useless."""
+"""Memory is used up; the last event says of what, with the code "oom_gpu" or "oom_host". The job is not tried again unchanged: it is put in
+quarantine and not failed, unlike 10, for it may be released to a larger worker."""
 EXIT_NO_ROOM = 13
 """A disk is full; the last event says which. The job waits until there is room."""
 EXIT_UNRESUMABLE = 14

@@ -140,10 +140,13 @@ def create_asset(
     db: Database, tenant: Tenant, *, kind: AssetKind, name: str, request: Mapping[str, Any], task: Mapping[str, Any],
     blobs: Mapping[str, str], metadata: Mapping[str, Any] | None = None,
 ) -> Asset:  # fmt: skip
-    """An asset in `processing`, and the job of the `cpu` queue that inspects it: `task` is its job.json, `blobs` {path: digest}."""
+    """An asset in `processing`, and the job of the `cpu` queue that inspects it: `task` is its job.json, `blobs` {path: digest}.
+
+    It takes seconds and somebody waits for it, so it goes before the tenant's own training.
+    """
     with db.begin() as tx:
         inputs = {"task": dict(task), "blobs": dict(blobs)}
-        inspection = insert_job(tx, tenant, kind="inspect", name=name, spec=request, inputs=inputs, queue="cpu", metadata={})
+        inspection = insert_job(tx, tenant, kind="inspect", name=name, spec=request, inputs=inputs, queue="cpu", priority=1, metadata={})
         id = new_id(_PREFIX[kind])
         tx.execute(
             sa.insert(asset).values(

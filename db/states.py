@@ -18,6 +18,8 @@ from typing import Literal, get_args
 Kind = Literal["distil", "inspect", "convert", "evaluate", "export"]
 State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled", "quarantined"]
 Desired = Literal["run", "pause", "cancel"]
+CancelMode = Literal["graceful", "now"]
+Keep = Literal["checkpoint", "nothing"]
 AssetKind = Literal["teacher", "architecture", "dataset"]
 Code = Literal[
     "invalid_input", "incompatible_pair", "teacher_near_chance", "oom_host", "oom_gpu", "diverged", "native_crash", "stalled",
@@ -28,6 +30,8 @@ SweepState = Literal["running", "succeeded", "failed", "cancelled"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STATES: tuple[State, ...] = get_args(State)
+CANCEL_MODES: tuple[CancelMode, ...] = get_args(CancelMode)
+KEEPS: tuple[Keep, ...] = get_args(Keep)
 CODES: tuple[Code, ...] = get_args(Code)
 SWEEP_STATES: tuple[SweepState, ...] = get_args(SweepState)
 TERMINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})

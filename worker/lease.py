@@ -61,7 +61,7 @@ class Lease:
 
     def end(self, stop: Stop) -> None:
         """The job must end, for this reason; the first reason stays, unless the new one outweighs it."""
-        if self.stop is None or stop == "lost" or (stop == "cancel" and self.stop in ("pause", "shutdown", "storage")):
+        if self.stop is None or stop == "lost" or (stop == "cancel" and self.stop in ("graceful", "pause", "shutdown", "storage")):
             if stop != self.stop:
                 log.info("ending job=%s fence=%d: %s", self._claim.job.id, self._claim.fence, stop)
             self.stop = stop
@@ -123,6 +123,6 @@ class Lease:
         if answer is None:
             self.end("lost")
         elif answer.desired != "run":
-            self.end(answer.desired)
+            self.end("graceful" if answer.graceful else answer.desired)
         elif answer.deadline_passed:
             self.end("deadline")

@@ -1,9 +1,11 @@
 """What a child tells: from the thread that reads it, through an inbox, into the history and the blobs."""
 
 import logging
+import statistics
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from core.blobs import BlobStore
 from core.errors import Corrupt
@@ -19,7 +21,14 @@ log = logging.getLogger(__name__)
 
 
 _SHARE = 20
-"""A checkpoint is ready at most every 20 times as long as the last one took to store, as the child bounds the writing of it."""
+"""A checkpoint is stored at most every 20 times as long as the last one took to store, as the child bounds the writing of it."""
+_GAPS = 50
+_SLOW = 20
+
+
+def patience(silence: float, gaps: Sequence[float]) -> float:
+    """For how many seconds a child may tell nothing: `silence`, or 20 times the median of the latest `gaps` where its steps are long."""
+    return max(silence, _SLOW * statistics.median(gaps)) if gaps else silence
 
 
 class Inbox:
@@ -71,6 +80,8 @@ class Recorder:
     ) -> None:
         self.inbox = Inbox()
         self.heard = time.monotonic()
+        self.gaps = deque[float](maxlen=_GAPS)
+        self.progressed = False
         self.exports: list[Exported] = []
         self.inspected: Inspected | None = None
         self.refusal: Refusal | None = None
@@ -93,8 +104,11 @@ class Recorder:
 
     def take_in(self, *, tick: Tick) -> None:
         """Take what came, and write what is due. A database that is away only means: later."""
-        for event in self.inbox.take():
-            self.heard = time.monotonic()
+        if came := self.inbox.take():
+            now = time.monotonic()
+            self.gaps.append(now - self.heard)
+            self.heard = now
+        for event in came:
             self.take(event)
         now = time.monotonic()
         if any(since is not None and now - since > self._settings.storage_patience for since in (self._failing_since, self._full_since)):
@@ -179,6 +193,7 @@ class Recorder:
             held = life.keep_checkpoint(
                 self._database, self._claim, blob=blob, done=told.done, fit=told.fit, step=told.step, values=self._measured
             )
+            self.progressed = held
             self._failing_since, self._pause = None, self._settings.flush
         except (NoRoom, Full) as full:
             self._fail(CheckpointFailed(told.done, str(full)))

@@ -18,7 +18,8 @@ from worker.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
-_BACKOFF = (1, 6, 30)
+_BACKOFF = (0, 1, 6, 30)
+"""Pauses before the retries of a job that dies at one place, as multiples of the setting: the first is at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,10 @@ class Settlement:
         problem = verdict.problem(self.folder.tail())
         code = verdict.code or "internal_error"
         if verdict.action == "fail":
-            state = "failed" if self.lease.insist(lambda: life.fail(database, claim, code=code, problem=problem)) else None
+            state = self.lease.insist(lambda: life.fail(database, claim, code=code, problem=problem))
         elif verdict.action == "retry":
-            pause = self.settings.backoff * _BACKOFF[min(claim.job.crashes, len(_BACKOFF) - 1)] * random.uniform(0.8, 1.2)
+            crashes = 0 if self.recorder.progressed else claim.job.crashes
+            pause = self.settings.backoff * _BACKOFF[min(crashes, len(_BACKOFF) - 1)] * random.uniform(0.8, 1.2)
             most = verdict.max_crashes(self.settings.max_crashes)
             state = self.lease.insist(lambda: life.retry(database, claim, code=code, problem=problem, backoff=pause, max_crashes=most))
         elif verdict.action == "shelve":

@@ -19,7 +19,7 @@ from db.session import Database
 from worker.child import Child, Ending, Spawner, environment
 from worker.home import Home, mark
 from worker.lease import USELESS, Ended, Lease
-from worker.record import Recorder
+from worker.record import Recorder, patience
 from worker.settings import Settings
 from worker.settle import Settlement, shelve
 from worker.stage import JobFolder, NoRoom, room, stage
@@ -205,7 +205,7 @@ class Supervisor:
         if now - self._ticked > self._settings.silence / 2:
             self._recorder.heard = now  # this process was frozen, or a statement hung: the child may have told much meanwhile
         self._ticked = now
-        if now - self._recorder.heard > self._settings.silence:
+        if now - self._recorder.heard > patience(self._settings.silence, self._recorder.gaps):
             self._lease.end("stalled")
         if now - self._measured > _MEASURE:
             self._measured = now

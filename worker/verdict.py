@@ -11,15 +11,17 @@ from core.events import Refusal
 from db.states import CODES, Code, fault_of
 from worker.child import Ending
 
-Stop = Literal["cancel", "pause", "shutdown", "lost", "stalled", "deadline", "memory", "outage", "storage"]
-"""Why a supervisor ends a child: the user's wish, the worker's own end, a lost claim, or a limit."""
+Stop = Literal["cancel", "graceful", "pause", "shutdown", "lost", "stalled", "deadline", "memory", "outage", "storage"]
+"""Why a supervisor ends a child: the user's wish (`graceful`: to cancel it once it has kept a checkpoint), the worker's own end, a lost
+claim, or a limit."""
 
 Action = Literal["complete", "fail", "retry", "yield", "shelve", "fall back"]
 
 LINES = 50
 _NEAR = 0.9
-_OOM_CRASHES = 2
-"""A job that ran out of memory will do so again: the second time is the last, whatever `max_crashes` says."""
+_STARVED = 2
+"""A process that the system killed for want of memory may have paid for another's hunger: it is tried once more, whatever
+`max_crashes` says. One that ran out by its own account, or went over its limit, would do so again, and is not tried again unchanged."""
 
 _TOLD: dict[int | None, tuple[Action, Code]] = {
     EXIT_REFUSED: ("fail", "invalid_input"),
@@ -58,6 +60,8 @@ class Verdict:
     reason: str = ""
     where: str = ""
     hint: str = ""
+    most: int | None = None
+    """The crashes of this kind that are too many; None: as for any other."""
 
     def problem(self, tail: str) -> dict[str, Any]:
         """What the user is told, with the last lines of what the child wrote."""
@@ -73,7 +77,8 @@ class Verdict:
 
     def max_crashes(self, most: int) -> int:
         """How many crashes of this kind are too many."""
-        return min(most, _OOM_CRASHES) if self.code in ("oom_host", "oom_gpu") else most
+        starved = 1 if self.code in ("oom_host", "oom_gpu") else most
+        return min(most, starved if self.most is None else self.most)
 
 
 def judge(ending: Ending, *, stop: Stop | None, refusal: Refusal | None, finished: bool, tail: str, memory: int | None) -> Verdict:
@@ -82,8 +87,8 @@ def judge(ending: Ending, *, stop: Stop | None, refusal: Refusal | None, finishe
     `stop` is why we ended it, if we did; `finished` whether its last event was a `Result` (an inspection: after an `Inspected`);
     `memory` the limit it lived under in bytes, None for that of the machine.
     """
-    if ending.exit_code == 0 and finished and stop != "cancel":
-        return Verdict("complete")
+    if ending.exit_code == 0 and finished:
+        return Verdict("yield" if stop in ("cancel", "graceful") else "complete")
     if stop and (ours := _of_stop(ending, stop)):
         return ours
     return _of_code(ending, refusal, tail) if ending.signal is None else _of_signal(ending, ending.signal, tail, memory)
@@ -97,7 +102,7 @@ def _of_stop(ending: Ending, stop: Stop) -> Verdict | None:
         "storage": Verdict("shelve", "storage_full", "what the job does could not be kept for too long"),
     }
     crashed = ending.exit_code != EXIT_YIELDED and ending.signal not in (signal.SIGTERM, signal.SIGKILL)
-    if stop in ("pause", "shutdown") and crashed:
+    if stop in ("graceful", "pause", "shutdown") and crashed:
         return None  # it ended by itself, at the same moment
     return verdicts.get(stop, Verdict("yield"))
 
@@ -118,7 +123,7 @@ def _of_code(ending: Ending, refusal: Refusal | None, tail: str) -> Verdict:
 def _of_signal(ending: Ending, number: int, tail: str, memory: int | None) -> Verdict:
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number == signal.SIGKILL and ending.max_rss >= _NEAR * (memory or _machine_memory()):
-        return Verdict("retry", "oom_host", "the system ended the process for want of memory")
+        return Verdict("retry", "oom_host", "the system ended the process for want of memory", most=_STARVED)
     if number in _CRASHES:
         named = _named_in(tail)
         return Verdict(_then(named), named or "native_crash", f"the process crashed ({name})")

@@ -15,12 +15,12 @@ from db.life.job import Claim, Job, Renewal
 from db.life.run import claim, fall_back, keep_checkpoint, record, renew, wish
 from db.life.submission import KeyReused, TooManyQueued, submit
 from db.life.trials import NotTheNext, refuse
-from db.life.upkeep import claimable, expire, reap, shelved, unpublished, unshelve
+from db.life.upkeep import claimable, expire, reap, shelved, unpublished, unshelve, up_for
 from db.life.wishes import cancel, pause, prune, release, resume, retry_as_new
 
 __all__ = [
     "Claim", "Job", "KeyReused", "NewArtifact", "NotTheNext", "Renewal", "TooManyQueued",
     "cancel", "claim", "claimable", "complete", "end_attempt", "expire", "fail", "fall_back", "keep_checkpoint", "pause", "prune", "reap",
     "record", "refuse", "release", "renew", "resume", "retry", "retry_as_new", "shelve", "shelved", "submit", "unpublished", "unshelve",
-    "wish", "yield_",
+    "up_for", "wish", "yield_",
 ]  # fmt: skip

@@ -61,11 +61,20 @@ def _keep_artifacts(tx: Connection, claim: Claim, artifacts: Sequence[NewArtifac
         )  # fmt: skip
 
 
-def fail(db: Database, claim: Claim, *, code: Code, problem: Mapping[str, Any]) -> bool:
-    """Transition 6: failed for good. `problem` is {"where", "reason", "hint", "code"}. False: the claim is lost."""
+def fail(db: Database, claim: Claim, *, code: Code, problem: Mapping[str, Any]) -> State | None:
+    """Transition 6: failed for good, or cancelled if that was wished for. `problem` is {"where", "reason", "hint", "code"}. None: the
+    claim is lost.
+    """
+    cancelled = job.c.desired == "cancel"
+    values = {
+        **LEAVING,
+        "state": sa.case((cancelled, "cancelled"), else_="failed"),
+        "code": sa.case((cancelled, "cancelled"), else_=code),
+        "problem": sa.case((cancelled, sa.null()), else_=sa.literal(dict(problem), Json)),
+    }
     with db.begin() as tx:
-        change = sa.update(job).where(held_by(claim)).values({**LEAVING, "state": "failed", "code": code, "problem": problem})
-        return move(tx, change) is not None or _ended_as(tx, claim) == "failed"
+        moved = move(tx, sa.update(job).where(held_by(claim)).values(values))
+        return moved.state if moved else _ended_as(tx, claim)
 
 
 def retry(db: Database, claim: Claim, *, code: Code, problem: Mapping[str, Any], backoff: float, max_crashes: int) -> State | None:

@@ -22,7 +22,8 @@ _BEST = "accuracy"
 def claim(db: Database, *, worker: str, queues: Sequence[str], lease: float) -> Claim | None:
     """Transition 2: take the next job of these queues for `lease` seconds; None if there is nothing to take.
 
-    Fair between tenants: the one with the fewest running jobs is first, then the higher priority, then the older job.
+    Fair between tenants: the one with the fewest running jobs is first, then the one whose turn was longest ago, so that a flood of one
+    holds no other up for longer than a job takes. Of a tenant's own jobs the one of higher priority is first, then the older one.
     """
     with db.begin() as tx:
         if tx.dialect.name == "postgresql":
@@ -47,12 +48,19 @@ def claim(db: Database, *, worker: str, queues: Sequence[str], lease: float) -> 
 
 
 def _next(queues: Sequence[str]) -> sa.ScalarSelect[str]:
-    other, waiting = job.alias("other"), job.alias("waiting")
-    theirs = (other.c.tenant_id == waiting.c.tenant_id) & (other.c.state == "running")
-    running = sa.select(sa.func.count()).select_from(other).where(theirs).correlate(waiting).scalar_subquery()
+    # Each asked once and not for every waiting job: how many jobs of each tenant run, and when it last had a turn.
+    counted = sa.select(job.c.tenant_id, sa.func.count().label("running")).where(job.c.state == "running")
+    loads = counted.group_by(job.c.tenant_id).subquery()
+    queued = sa.select(job.c.tenant_id).where(job.c.state == "queued")
+    started = sa.select(job.c.tenant_id, sa.func.max(job_attempt.c.started_at).label("last")).join(job_attempt)
+    turns = started.where(job.c.tenant_id.in_(queued)).group_by(job.c.tenant_id).subquery()
+    waiting = job.alias("waiting")
+    running, last = sa.func.coalesce(loads.c.running, 0), sa.func.coalesce(turns.c.last, 0.0)
     return (
         sa.select(waiting.c.id)
         .join(tenant, tenant.c.id == waiting.c.tenant_id)
+        .outerjoin(loads, loads.c.tenant_id == waiting.c.tenant_id)
+        .outerjoin(turns, turns.c.tenant_id == waiting.c.tenant_id)
         .where(
             waiting.c.state == "queued",
             waiting.c.desired == "run",
@@ -60,7 +68,7 @@ def _next(queues: Sequence[str]) -> sa.ScalarSelect[str]:
             waiting.c.queue.in_([*queues, "any"]),
             running < tenant.c.max_running,
         )
-        .order_by(running, waiting.c.priority.desc(), waiting.c.id)
+        .order_by(running, last, waiting.c.priority.desc(), waiting.c.id)
         .limit(1)
         .with_for_update(of=waiting, skip_locked=True)
         .scalar_subquery()
@@ -71,18 +79,22 @@ def renew(db: Database, claim: Claim, *, lease: float) -> Renewal | None:
     """Transition 3: hold the claim for `lease` seconds more, also just after it ran out if nobody reaped. None: it is lost, stop now."""
     with db.begin() as tx:
         statement = sa.update(job).where(held_by(claim)).values(lease_until=clock() + lease)
-        row = tx.execute(statement.returning(job.c.desired, _late)).one_or_none()
-    return Renewal(row.desired, bool(row.late)) if row else None
+        row = tx.execute(statement.returning(*_RENEWAL)).one_or_none()
+    return _renewal(row)
 
 
 def wish(db: Database, claim: Claim) -> Renewal | None:
     """What `renew` answers, only read: for looking often. None: the claim is lost."""
     with db.read() as tx:
-        row = tx.execute(sa.select(job.c.desired, _late).where(held_by(claim))).one_or_none()
-    return Renewal(row.desired, bool(row.late)) if row else None
+        row = tx.execute(sa.select(*_RENEWAL).where(held_by(claim))).one_or_none()
+    return _renewal(row)
 
 
-_late = (job.c.deadline.is_not(None) & (job.c.deadline < clock())).label("late")
+_RENEWAL = (job.c.desired, job.c.cancel_mode, (job.c.deadline.is_not(None) & (job.c.deadline < clock())).label("late"))
+
+
+def _renewal(row: sa.Row[Any] | None) -> Renewal | None:
+    return Renewal(row.desired, bool(row.late), row.cancel_mode == "graceful") if row else None
 
 
 def record(db: Database, claim: Claim, events: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:

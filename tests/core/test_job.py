@@ -336,7 +336,7 @@ def test_the_last_two_checkpoints_are_kept_and_the_last_holds_the_student(tmp_pa
     assert steps.index((5, True)) < steps.index((5, False)) < steps.index((6, True))
 
 
-def test_without_a_cause_no_checkpoint_is_taken_and_a_command_is_a_cause(tmp_path: Path) -> None:
+def test_during_training_no_checkpoint_is_taken_without_a_cause_and_a_command_is_one(tmp_path: Path) -> None:
     class Asked(Recorded):
         def tell(self, event: Event) -> None:
             super().tell(event)
@@ -347,7 +347,7 @@ def test_without_a_cause_no_checkpoint_is_taken_and_a_command_is_a_cause(tmp_pat
     task = json.loads((folder / "job.json").read_text())
     wire = Asked()
     distil(folder, task, Runtime.model_validate(task["runtime"]), wire)
-    assert [event.done for event in wire.events if isinstance(event, Checkpointed)] == [7]
+    assert [event.done for event in wire.events if isinstance(event, Checkpointed)] == [7, 18]  # and one after the last step
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -412,3 +412,21 @@ def test_a_job_that_explodes_between_two_reports_keeps_no_checkpoint_that_is_not
     kept = [load_file(path) for path in (folder / "checkpoint").glob("*.safetensors")]
     assert kept
     assert all(bool(torch.isfinite(tensor).all()) for state in kept for name, tensor in state.items() if name.startswith("student/"))
+
+
+def test_nothing_that_happens_after_the_last_step_repeats_one(tmp_path: Path) -> None:
+    """A child that is killed while it measures leaves the checkpoint from which only the measuring is done again."""
+    long = {"name": "parameter_noise", "draws": 100, "epsilons": [i / 1000 for i in range(64)]}
+    folder = fill(tmp_path / "killed", evaluate=["accuracy", long])
+    child = start("run", folder)
+    events = read_until(child, phase("evaluate"))
+    (kept,) = (event for event in [*events, *read_until(child, lambda event: True)] if isinstance(event, Checkpointed))
+    assert kept.done == 18
+    child.kill()
+    child.communicate()
+    resumed = start("run", again(folder, tmp_path / "resumed", folder / kept.path))
+    told = read_until(resumed, phase("evaluate"))
+    resumed.send_signal(signal.SIGTERM)
+    resumed.communicate(timeout=60)
+    assert not any(isinstance(event, (Step, Evaluated)) for event in told)
+    assert resumed.returncode == EXIT_YIELDED

@@ -153,11 +153,27 @@ def test_a_job_that_dies_goes_on_from_its_last_checkpoint_and_is_not_punished_fo
     assert [done for event in lab.events(id, "metrics") for done in event.data["columns"]["done"]] == [1, 2, 3, 4, 5, 6]
 
 
-def test_out_of_memory_twice_is_enough(lab: Lab) -> None:
+def test_a_job_that_ran_out_of_memory_is_not_tried_again_unchanged(lab: Lab) -> None:
     id = lab.submit(die="starve")
     with lab.means(max_crashes=9) as means:
-        assert lab.work(id, means).state == "queued"
         assert lab.work(id, means).state == "quarantined"
+
+
+def test_the_first_retry_is_at_once_and_the_second_waits(lab: Lab) -> None:
+    id = lab.submit(die="raise", at=0)
+    with lab.means(max_crashes=9, backoff=1000) as means:
+        first = lab.work(id, means)
+        again = lab.work(id, means)  # it could be claimed
+    assert (first.crashes, again.crashes) == (1, 2)
+    assert 700 < again.run_after - first.run_after < 1260  # 1000 +- 20 %, and the time that the attempt took
+
+
+def test_a_job_that_progressed_since_its_last_crash_is_tried_again_at_once(lab: Lab) -> None:
+    id = lab.submit(steps=9, every=1, die="raise", at=2, afresh=True)
+    with lab.means(max_crashes=9, backoff=1000) as means:
+        for _ in range(3):  # each time two steps further: were it not tried at once, it could not be claimed
+            job = lab.work(id, means)
+            assert (job.state, job.crashes) == ("queued", 1)
 
 
 def test_a_child_over_its_memory_is_ended(lab: Lab) -> None:

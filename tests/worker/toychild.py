@@ -100,12 +100,13 @@ def run(toy: dict[str, Any], runtime: dict[str, Any]) -> None:
         tell(Refusal("", "the checkpoint cannot be read", "", "internal_error"))
         sys.exit(EXIT_UNRESUMABLE)
     (FOLDER / "in" / "grandchild").write_text(str(subprocess.Popen(["sleep", "600"]).pid) if toy.get("grandchild") else "")
+    began = done
     tell(Phase("train", 0, steps))
     while done < steps:
         if STOP.is_set() and not toy.get("deaf"):
             keep(done)
             sys.exit(EXIT_YIELDED)
-        if toy.get("die") and done == toy.get("at", 3):
+        if toy.get("die") and done - (began if toy.get("afresh") else 0) == toy.get("at", 3):
             die(toy["die"])
         done += 1
         tell(Step("train", 0, done // 5, done, done, steps, {"loss": 1 / done}, 10.0))
