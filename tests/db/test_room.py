@@ -54,8 +54,7 @@ def test_a_job_without_room_is_paused_by_the_service_and_queued_when_there_is_so
 def test_room_is_looked_for_later_each_time_that_a_job_found_none(database: Database, tenant: Tenant) -> None:
     job, waits = running(database, tenant), []
     for _ in range(3):
-        facts = {"exit_code": None, "signal": None, "max_rss": None, "log_tail": ""}
-        life.end_attempt(database, job, code="storage_full", **facts)
+        life.end_attempt(database, job, exit_code=None, signal=None, max_rss=None, code="storage_full", log_tail="")
         life.shelve(database, job, problem=PROBLEM, pause=1000)
         with database.read() as tx:
             waits.append(tx.execute(sa.select(jobs.c.run_after - clock())).scalar_one())
