@@ -33,7 +33,8 @@ def actions_of(job: Job) -> list[str]:
         case "queued" | "running":
             return ["pause", "cancel", *clone]
         case "pausing" | "paused":
-            return ["resume", "cancel", *clone]
+            stay = ["pause"] if job.code == "storage_full" else []  # the service paused it, and would let it go on
+            return [*stay, "resume", "cancel", *clone]
         case "cancelling" if job.cancel_mode == "graceful":
             return ["cancel", *clone]
         case "quarantined":

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from api.findings import Finding, findings
 from core.errors import Refused
-from db.session import Unavailable
+from db.session import Full, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ TITLES: Mapping[int, tuple[str, str]] = {
     507: ("storage_full", "No room left"),
 }
 _KEY = re.compile(r'"?[\x20-\x21\x23-\x7e]{1,255}"?')
-RETRYABLE = frozenset({408, 423, 429, 503})
+RETRYABLE = frozenset({408, 423, 429, 503, 507})
 
 
 class Fault(BaseModel):
@@ -156,6 +156,13 @@ def unavailable() -> Problem:
     )
 
 
+def storage_full(what: str) -> Problem:
+    """There is no room for what would be written."""
+    return Problem(
+        507, f"there is no room: {what}", hint="nothing was changed; make room, or try again later", headers={"Retry-After": "60"}
+    )
+
+
 def response(problem: Problem, *, instance: str, request_id: str) -> JSONResponse:
     """The problem as it goes over the wire."""
     body = ProblemBody(
@@ -226,8 +233,13 @@ def install(app: FastAPI) -> None:
         log.warning("the database cannot be reached: %s", error)
         return answer(request, unavailable())
 
+    async def of_full(request: Request, error: Exception) -> JSONResponse:
+        log.warning("the database is full: %s", error)
+        return answer(request, storage_full("the database is full"))
+
     app.add_exception_handler(Problem, of_problem)
     app.add_exception_handler(Refused, of_refused)
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(Unavailable, of_unavailable)
+    app.add_exception_handler(Full, of_full)

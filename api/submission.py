@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from api.deps import Service
+from api.deps import Service, need_room
 from api.findings import Finding, findings
 from api.problems import Problem, invalid, key_reused, not_kept
 from core.anatomy import Anatomy
@@ -114,6 +114,7 @@ def submit(
 ) -> Job:
     """Queue a planned job and ring for a worker. With a `key` the same request twice is one job, where `act` says what else than the spec
     the request was; with `trial` = (sweep, number) it is that trial, or `life.NotTheNext`."""
+    need_room(running)
     spec = drafted.spec
     try:
         job = life.submit(

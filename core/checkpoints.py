@@ -1,19 +1,18 @@
 """Checkpoints of one job on disk: written whole or not at all, at a steady cadence and on command, the last two kept."""
 
-import errno
 import hashlib
 import time
 from pathlib import Path
 
 from core.artifacts import settle
 from core.bench import Bench
-from core.events import Checkpointed, Log
+from core.blobs import NO_ROOM
+from core.events import Checkpointed, CheckpointFailed
 from core.wire import Wire
 
 _KEPT = 2
 _SHARE = 20
 """A checkpoint is taken at most every 20 times as long as the last one took to write, so that writing costs 5 % at most."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Checkpoints:
@@ -66,9 +65,9 @@ class Checkpoints:
             settle(part, path)
         except OSError as full:
             part.unlink(missing_ok=True)
-            if full.errno not in _FULL:
+            if full.errno not in NO_ROOM:
                 raise
-            self._wire.tell(Log("the disk is full: no checkpoint was kept, the one before stands", "warning"))
+            self._wire.tell(CheckpointFailed(bench.done, f"the worker's disk is full: {full.strerror}"))
         else:
             for old in sorted(self._folder.glob("*.safetensors"))[:-_KEPT]:
                 old.unlink()

@@ -4,10 +4,12 @@
                  ▲ │ ▲              │ │ │ └─ permanent error, deadline ──▶ failed
                  │ │ └─ yield, reap, retry ┘ └─ crash budget spent ──▶ quarantined
           resume │ └─ pause ──▶ paused ◀── pause, then yield ── running
-                 └───────────────┘        cancel: from queued, paused, quarantined at once; from running by the supervisor ──▶ cancelled
+                 └───────────────┘        shelve, unshelve: a pause by the service, while there is no room; its code is storage_full
+                                          cancel: from queued, paused, quarantined at once; from running by the supervisor ──▶ cancelled
 
 Who moves a job out of each state: queued — a supervisor (claim), the API (pause, cancel), the maintainer (expire);
-running — its supervisor, or the maintainer once the lease ran out (reap); paused — the API (resume, cancel);
+running — its supervisor, or the maintainer once the lease ran out (reap); paused — the API (resume, cancel), or the maintainer
+where the service itself had paused it (unshelve);
 quarantined — the API (release, cancel); succeeded, failed, cancelled — nobody, a trigger sees to it.
 """
 

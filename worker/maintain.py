@@ -11,11 +11,11 @@ from collections.abc import Callable
 
 from celery import Celery
 
-from db import life, wake, workers
-from db.blobs import sweep
+from db import garbage, life, wake, workers
+from db.blobs import has_room, sweep
 from db.session import Unavailable
 from worker.slots import Slots
-from worker.stage import prune
+from worker.stage import is_roomy, prune
 from worker.supervise import Means
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,7 @@ class Maintainer:
             "listen": (settings.poll, self._listen),
             "prune": (6 * settings.reap, lambda: prune(means.cache, settings.cache)),
             "sweep": (_HOUR, self._sweep),
+            "room": (settings.storage_pause / 2, self._look_for_room),
         }
 
     def start(self) -> None:
@@ -110,8 +111,31 @@ class Maintainer:
             wake.ring(self._app, rings)
 
     def _sweep(self) -> None:
-        if swept := sweep(self._means.database, older=_ABANDONED):
-            log.info("swept %d blobs that nobody finished", swept)
+        """Some of everything that nothing needs: what is left comes with the next round."""
+        database = self._means.database
+        found = {
+            "uploads that expired": garbage.expire_uploads(database),
+            "jobs' checkpoints": garbage.forget_finished(database, older=self._means.settings.checkpoints_kept),
+            "blobs that nothing names": garbage.collect(database, older=_ABANDONED),
+            "blobs that nobody finished": sweep(database, older=_ABANDONED),
+        }
+        if any(found.values()):
+            log.info("swept %s", ", ".join(f"{n} {what}" for what, n in found.items() if n))
+
+    def _look_for_room(self) -> None:
+        """Let the jobs go on that found none, where there is some: on this worker's disk, and in the database."""
+        settings, database = self._means.settings, self._means.database
+        tenant = life.shelved(database, settings.queues)
+        if tenant is None:
+            return
+        if not is_roomy(settings.data, settings.min_free):
+            prune(self._means.cache, 0)
+        folders = {settings.data, *([database.file.parent] if database.file else [])}
+        if not all(is_roomy(folder, settings.min_free) for folder in folders) or not has_room(database, tenant):
+            log.warning("there is no room yet for the jobs that wait for some")
+            return
+        for job in life.unshelve(database, settings.queues):
+            log.info("unshelved job=%s: there is room", job.id)
 
     def _listen(self) -> None:
         """End this process where it hears no ring any more, while nothing runs in it."""

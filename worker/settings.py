@@ -49,6 +49,11 @@ class Settings(BaseSettings):
     checkpoint: float = Field(60, gt=0, description="between two checkpoints")
     report: float = Field(0.5, gt=0, description="between two points of a curve")
 
+    storage_patience: float = Field(1800, ge=0, description="how long a job goes on while no checkpoint of it finds room")
+    storage_pause: float = Field(60, gt=0, description="the longest between two tries to write where there was no room")
+    min_free: int = Field(2 * GIB, ge=0, description="jobs that found no room go on when their disk has so much, or a twentieth of it")
+    checkpoints_kept: float = Field(7 * 86400, ge=0, description="how long the checkpoints of a job that ended are kept, for a retry")
+
     silence: float = Field(
         600, gt=0, description="a child that tells nothing for so long, and for 20 times as long as it mostly does, is stalled"
     )

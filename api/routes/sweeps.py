@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter, Response, status
 
 from api.auth import Caller
-from api.deps import After, Id, IdempotencyKey, Limit, Running, Service
+from api.deps import After, Id, IdempotencyKey, Limit, Roomy, Running, Service
 from api.overview import SweepCard, SweepSummary, TrialCard, overview, summary, trial_cards
 from api.problems import Problem, beneath, invalid, key_reused, not_found, plain_key
 from api.search import SweepSpec, search_of
@@ -19,7 +19,7 @@ from db.sweeps import Sweep
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, summary="Start a sweep")
+@router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Roomy], summary="Start a sweep")
 def create(running: Running, caller: Caller, body: SweepSpec, response: Response, *, idempotency_key: IdempotencyKey = None) -> SweepCard:
     """Every path and every bound of the space is checked on the base, and the base is planned, before anything is queued. Trials are judged
     on validation data alone; the best is run again with fresh seeds before it is reported."""

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Caller
-from api.deps import Id, IdempotencyKey, Running, Service, find_job
+from api.deps import Id, IdempotencyKey, Roomy, Running, Service, find_job
 from api.portrait import created, portrait, status_of
 from api.problems import Problem, beneath, key_reused, not_kept, plain_key
 from api.shapes import JobCard, Status
@@ -80,7 +80,7 @@ def release(running: Running, caller: Caller, id: Id, response: Response) -> Job
     return _wish(running, caller, id, response, wish=life.release, done="released")
 
 
-@router.post("/retry", status_code=status.HTTP_201_CREATED, summary="Retry a job that failed or was cancelled")
+@router.post("/retry", status_code=status.HTTP_201_CREATED, dependencies=[Roomy], summary="Retry a job that failed or was cancelled")
 def retry(
     running: Running, caller: Caller, id: Id, response: Response, *, body: Retry | None = None, idempotency_key: IdempotencyKey = None
 ) -> JobCard:

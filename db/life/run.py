@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from db.blobs import discard, forget
-from db.life.job import Claim, Renewal, held_by
+from db.life.job import Claim, Job, Renewal, held_by, load
 from db.life.move import Told, move, write_events
 from db.session import Database, clock
 from db.tables import blob as blobs
@@ -16,6 +16,7 @@ from db.tables import checkpoint, job, job_attempt, tenant
 _CLAIMS = 0x5265746F7274
 """The advisory lock that makes claims take turns on PostgreSQL, so that a tenant's cap is exact. Claims are rare: jobs take hours."""
 _KEEP = 2
+_BEST = "accuracy"
 
 
 def claim(db: Database, *, worker: str, queues: Sequence[str], lease: float) -> Claim | None:
@@ -117,10 +118,12 @@ def _append(tx: Connection, claim: Claim, events: Sequence[Told]) -> bool:
 
 
 def keep_checkpoint(db: Database, claim: Claim, *, blob: str, done: int, fit: int, step: int, values: Mapping[str, Any]) -> bool:
-    """Transition 4: the job resumes from here from now on; its count of crashes starts anew, and only the newest two are kept.
+    """Transition 4: the job resumes from here from now on; its count of crashes starts anew. The newest two are kept, and the best.
 
-    `blob` must be kept already; `done` counts the steps over all fits. False: the claim is lost. A checkpoint that is not newer than
-    the kept one (a repetition after a commit of unknown outcome) changes nothing. The bytes of older ones go at the end.
+    `blob` must be kept already, KeyError where it is not any more; `done` counts the steps over all fits; `values` are the newest
+    measurements on validation data, and the best checkpoint is that of the highest accuracy. False: the claim is lost. A checkpoint
+    that is not newer than the kept one (a repetition after a commit of unknown outcome) changes nothing. The bytes of others go at
+    the end.
     """
     with db.begin() as tx:
         newer = job.c.checkpoint_done.is_(None) | (job.c.checkpoint_done < done)
@@ -129,19 +132,55 @@ def keep_checkpoint(db: Database, claim: Claim, *, blob: str, done: int, fit: in
         if last is None:
             return tx.execute(sa.select(job.c.id).where(held_by(claim))).first() is not None
         own = (blobs.c.tenant_id == claim.job.tenant) & (blobs.c.sha256 == blob)
-        told = {"done": done, "fit": fit, "step": step, "bytes": tx.execute(sa.select(blobs.c.size).where(own)).scalar_one()}
+        size = tx.execute(sa.select(blobs.c.size).where(own).with_for_update(key_share=True, read=True)).scalar_one_or_none()
+        if size is None:  # another job of the tenant had the same bytes, and was the last to need them a moment ago
+            raise KeyError(blob)
+        told = {"done": done, "fit": fit, "step": step, "bytes": size}
         where = {"job_id": claim.job.id, "tenant_id": claim.job.tenant, "done": done, "fit": fit, "step": step, "blob": blob}
         tx.execute(sa.insert(checkpoint).values(**where, measured=values, created_at=clock()))
         write_events(tx, claim.job.id, claim.fence, last, [("checkpoint", told)])
-        unused = _forget_older(tx, claim.job.id)
+        unused = _forget_others(tx, claim.job.id)
     for id in unused:
         discard(db, id)
     return True
 
 
-def _forget_older(tx: Connection, id: str) -> list[str]:
-    """Drop all but the newest checkpoints; the blobs that nothing names any more."""
-    newest = sa.select(checkpoint.c.done).where(checkpoint.c.job_id == id).order_by(checkpoint.c.done.desc()).limit(_KEEP)
-    older = sa.delete(checkpoint).where(checkpoint.c.job_id == id, checkpoint.c.done.not_in(newest))
-    dropped = tx.execute(older.returning(checkpoint.c.tenant_id, checkpoint.c.blob)).all()
+def _forget_others(tx: Connection, id: str) -> list[str]:
+    """Drop all checkpoints but the newest and the best; the blobs that nothing names any more."""
+    own = sa.select(checkpoint.c.done, checkpoint.c.measured).where(checkpoint.c.job_id == id).order_by(checkpoint.c.done.desc())
+    kept = tx.execute(own).all()
+    judged = [row for row in kept if isinstance(row.measured.get(_BEST), int | float)]
+    best = max(judged, key=lambda row: row.measured[_BEST], default=None)  # of equals the newest
+    spared = {row.done for row in kept[:_KEEP]} | ({best.done} if best else set())
+    return forget_checkpoints(tx, (checkpoint.c.job_id == id) & checkpoint.c.done.not_in(spared))
+
+
+def forget_checkpoints(tx: Connection, which: sa.ColumnElement[bool]) -> list[str]:
+    """Drop these checkpoints; the blobs to `discard` after the commit, for nothing names them any more. What a job goes on from is the
+    caller's to set."""
+    dropped = tx.execute(sa.delete(checkpoint).where(which).returning(checkpoint.c.tenant_id, checkpoint.c.blob)).all()
     return [blob for row in dropped for blob in forget(tx, row.tenant_id, row.blob)]
+
+
+def fall_back(db: Database, claim: Claim, *, done: int, reason: str) -> Job | None:
+    """Transition 15: the checkpoint at `done` cannot be read and is forgotten; the job goes on from the one before it, or from the start.
+
+    The job as it is now, also when it has fallen back from there before. None: the claim is lost.
+    """
+    kept = (checkpoint.c.job_id == claim.job.id) & (checkpoint.c.done < done)
+    before = sa.select(sa.func.max(checkpoint.c.done)).where(kept).scalar_subquery()
+    unused: list[str] = []
+    with db.begin() as tx:
+        change = sa.update(job).where(held_by(claim), job.c.checkpoint_done == done)
+        values = {"checkpoint_done": before, "event_seq": job.c.event_seq + 1}
+        row = tx.execute(change.values(values).returning(job.c.event_seq, job.c.checkpoint_done)).one_or_none()
+        if row is not None:
+            told = {"done": done, "reason": reason[:1000], "resumes_from": row.checkpoint_done}
+            write_events(tx, claim.job.id, claim.fence, row.event_seq, [("checkpoint_corrupt", told)])
+            unused = forget_checkpoints(tx, (checkpoint.c.job_id == claim.job.id) & (checkpoint.c.done == done))
+        elif tx.execute(sa.select(job.c.id).where(held_by(claim))).first() is None:
+            return None
+        now = load(tx, claim.job.id)
+    for id in unused:
+        discard(db, id)
+    return now

@@ -71,6 +71,30 @@ def expire(db: Database, *, ttl: float) -> list[Job]:
     return [one for one in moved if one]
 
 
+def shelved(db: Database, queues: Sequence[str]) -> str | None:
+    """The tenant of a job of these queues that was paused for want of room and may be looked at again; None if there is none."""
+    with db.read() as tx:
+        oldest = sa.select(job.c.tenant_id).where(_shelved(queues)).order_by(job.c.run_after).limit(1)
+        tenant: str | None = tx.execute(oldest).scalar_one_or_none()
+    return tenant
+
+
+def unshelve(db: Database, queues: Sequence[str]) -> list[Job]:
+    """Transition 17: there is room again, so the jobs of these queues that were paused for want of it are queued. What a user has paused
+    has no such code, and stays."""
+    waiting = _shelved(queues)
+    with db.begin() as tx:
+        found = tx.execute(sa.select(job.c.id).where(waiting).order_by(job.c.id).limit(_AT_ONCE).with_for_update(skip_locked=True))
+        again = {"state": "queued", "desired": "run", "code": None, "problem": None, "run_after": clock(), "published_at": None}
+        moved = [move(tx, sa.update(job).where(job.c.id == id, waiting).values(again)) for id in found.scalars().all()]
+    return [one for one in moved if one]
+
+
+def _shelved(queues: Sequence[str]) -> ColumnElement[bool]:
+    mine = job.c.queue.in_([*queues, "any"])
+    return (job.c.state == "paused") & (job.c.code == "storage_full") & mine & (job.c.run_after <= clock())
+
+
 def unpublished(db: Database, *, stale: float) -> Mapping[str, int]:
     """How many jobs of each queue could be claimed and were not announced in the last `stale` seconds; they count as announced now."""
     silent = job.c.published_at.is_(None) | (job.c.published_at < clock() - stale)

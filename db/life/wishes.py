@@ -24,8 +24,10 @@ _REQUEUED = {"desired": "run", "run_after": clock(), "published_at": None, "code
 
 def pause(db: Database, tenant: Tenant, id: str) -> Job | None:
     """Transition 9: a queued job is paused; a running one when its supervisor has kept a checkpoint."""
-    values = {"desired": "pause", "state": _unless_running("paused")}
-    able = job.c.state.in_(("queued", "running")) & (job.c.desired == "run")
+    values = {"desired": "pause", "state": _unless_running("paused"), "code": sa.null(), "problem": sa.null()}
+    # One that the service had paused is the user's pause from now on: room alone ends it no more.
+    shelved = (job.c.state == "paused") & (job.c.code == "storage_full")
+    able = (job.c.state.in_(("queued", "running")) & (job.c.desired == "run")) | shelved
     return _wish(db, tenant, id, able=able, values=values, granted={("running", "pause"), ("paused", "pause")})
 
 

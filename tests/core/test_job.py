@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from core.checkpoints import Checkpoints
-from core.errors import EXIT_YIELDED, Corrupt, Diverged, Refused
-from core.events import Checkpointed, Evaluated, Event, Exported, Log, Phase, Result, Step, decode
+from core.errors import EXIT_NO_ROOM, EXIT_UNRESUMABLE, EXIT_YIELDED, Corrupt, Diverged, Refused
+from core.events import Checkpointed, CheckpointFailed, Evaluated, Event, Exported, Phase, Result, Step, decode
 from core.job import Job, distil
 from core.runtime import Runtime
 from core.wire import Stopped, Wire
@@ -364,7 +364,20 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_job(tmp_path: Path) -> None:
     distil(folder, task, Runtime.model_validate(task["runtime"]), wire)
     kept = {event.done for event in wire.events if isinstance(event, Checkpointed)}
     assert kept == set(range(1, 19)) - {3}
-    assert [event.level for event in wire.events if isinstance(event, Log)] == ["warning"]
+    (failed,) = (event for event in wire.events if isinstance(event, CheckpointFailed))
+    assert failed == CheckpointFailed(3, "the worker's disk is full: No space left on device")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_child_says_how_it_ended_where_the_disk_is_full_and_where_its_checkpoint_is_none(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "job")
+    (folder / "out" / "export").mkdir(parents=True)
+    (folder / "out" / "export" / "config.json").symlink_to("/dev/full")
+    full = work("run", folder)
+    assert (full.code, full.refusal.code) == (EXIT_NO_ROOM, "storage_full")
+    assert "No space left on device" in full.refusal.reason
+    (folder / "in" / "checkpoint.safetensors").write_bytes(b"no checkpoint")
+    assert work("run", folder).code == EXIT_UNRESUMABLE
 
 
 def test_what_a_broken_write_left_is_removed_at_the_start(tmp_path: Path) -> None:

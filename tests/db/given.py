@@ -129,6 +129,7 @@ IN_EACH_STATE: dict[str, Make] = {
     "running, pause": _running_with(life.pause),
     "running, cancel": _running_with(life.cancel),
     "paused": _paused,
+    "shelved": _ended(lambda db, claim: life.shelve(db, claim, problem=PROBLEM, pause=0)),
     "succeeded": _ended(lambda db, claim: life.complete(db, claim, result={})),
     "failed": _ended(lambda db, claim: life.fail(db, claim, code="diverged", problem=PROBLEM)),
     "cancelled": _cancelled,

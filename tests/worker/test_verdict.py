@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from core.errors import EXIT_DIVERGED, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, EXIT_YIELDED
+from core.errors import EXIT_DIVERGED, EXIT_NO_ROOM, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, EXIT_UNRESUMABLE, EXIT_YIELDED
 from core.events import Refusal
 from db.states import Code
 from worker.child import Ending
@@ -109,7 +109,6 @@ def test_a_kill_from_outside_is_for_memory_when_there_was_little_left(rss: int, 
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", "oom_gpu"),
         ("MemoryError", "oom_host"),
         ("RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory", "oom_host"),
-        ("OSError: [Errno 28] No space left on device", "storage_full"),
         ("RuntimeError: CUDA error: an illegal memory access was encountered", "native_crash"),
         ("KeyError: 'x'", "internal_error"),
     ],
@@ -124,3 +123,17 @@ def test_the_problem_holds_the_last_fifty_lines() -> None:
     problem = of(1, tail="\n".join(map(str, range(80)))).problem("\n".join(map(str, range(80))))
     assert problem["lines"] == [str(line) for line in range(30, 80)]
     assert problem["fault"] == "system"
+
+
+def test_a_child_that_found_no_room_waits_for_some_and_has_not_crashed() -> None:
+    tail = "OSError: [Errno 28] No space left on device"
+    told = of(EXIT_NO_ROOM, refusal=Refusal("", "the worker's disk is full", code="storage_full"))
+    for verdict in (of(1, tail=f"Traceback\n{tail}\n"), of(None, signal.SIGBUS, tail=tail), told, of(EXIT_YIELDED, stop="storage")):
+        assert (verdict.action, verdict.code) == ("shelve", "storage_full")
+        assert verdict.reason
+        assert verdict.problem("")["hint"]
+        assert verdict.problem("")["fault"] == "system"
+
+
+def test_a_checkpoint_that_cannot_be_read_is_no_crash() -> None:
+    assert of(EXIT_UNRESUMABLE, refusal=Refusal("", "cannot be read", code="internal_error")).action == "fall back"

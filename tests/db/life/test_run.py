@@ -168,6 +168,24 @@ def test_seconds_are_counted_while_a_job_runs_and_not_while_it_is_paused(databas
     assert life.renew(database, again, lease=LEASE) == life.Renewal("run", True)
 
 
+def test_the_best_checkpoint_stays_beside_the_newest_two(database: Database, tenant: Tenant) -> None:
+    claim = running(database, tenant)
+    measured: list[dict[str, float]] = [{}, {"accuracy": 0.5}, {"accuracy": 0.8}, {"accuracy": 0.8}, {"accuracy": 0.6}, {"accuracy": 0.7}]
+    for done, values in enumerate(measured):
+        blob = uploaded(database, tenant, f"state at {done}".encode())
+        life.keep_checkpoint(database, claim, blob=blob, done=done, fit=0, step=done, values=values)
+    with database.read() as tx:
+        assert tx.execute(sa.select(checkpoint.c.done).order_by(checkpoint.c.done)).scalars().all() == [3, 4, 5]
+
+
+def test_a_checkpoint_whose_bytes_are_gone_is_not_kept(database: Database, tenant: Tenant) -> None:
+    claim = running(database, tenant)
+    with pytest.raises(KeyError):
+        life.keep_checkpoint(database, claim, blob="0" * 64, done=1, fit=0, step=1, values={})
+    assert reread(database, claim.job).checkpoint is None
+    assert reread(database, claim.job).event_seq == 2  # submitted and claimed: nothing else was told
+
+
 def test_a_flood_of_one_tenant_holds_another_up_for_one_job_at_most(database: Database, tenant: Tenant, stranger: Tenant) -> None:
     for slots in (1, 2):
         flood = {submitted(database, tenant).id for _ in range(20)}

@@ -40,6 +40,8 @@ TRANSITIONS: dict[str, Callable[[Database, Claim], object]] = {
     "pause": lambda db, claim: life.pause(db, *_of(claim)),
     "resume": lambda db, claim: life.resume(db, *_of(claim)),
     "cancel": lambda db, claim: life.cancel(db, *_of(claim)),
+    "shelve": lambda db, claim: life.shelve(db, claim, problem=PROBLEM, pause=0),
+    "unshelve": lambda db, _: life.unshelve(db, ["cpu"]),
     "release": lambda db, claim: life.release(db, *_of(claim)),
     "reap": _reap,
     "expire": lambda db, _: life.expire(db, ttl=-1),
@@ -50,14 +52,18 @@ MOVES = {
     "queued": {"claim": "running", "pause": "paused", "cancel": "cancelled", "expire": "failed"},
     "running": {
         "complete": "succeeded", "fail": "failed", "retry": "queued", "retry, spent": "quarantined", "yield": "queued",
-        "pause": "running, pause", "cancel": "running, cancel", "reap": "queued",
+        "pause": "running, pause", "cancel": "running, cancel", "reap": "queued", "shelve": "shelved",
     },
     "running, pause": {
         "complete": "succeeded", "fail": "failed", "retry": "paused", "retry, spent": "quarantined", "yield": "paused",
-        "resume": "running", "cancel": "running, cancel", "reap": "paused",
+        "resume": "running", "cancel": "running, cancel", "reap": "paused", "shelve": "paused",
     },
-    "running, cancel": {"fail": "cancelled", "retry": "cancelled", "retry, spent": "cancelled", "yield": "cancelled", "reap": "cancelled"},
+    "running, cancel": {
+        "fail": "cancelled", "retry": "cancelled", "retry, spent": "cancelled", "yield": "cancelled", "reap": "cancelled",
+        "shelve": "cancelled",
+    },
     "paused": {"resume": "queued", "cancel": "cancelled"},
+    "shelved": {"resume": "queued", "cancel": "cancelled", "pause": "paused", "unshelve": "queued"},
     "succeeded": {},
     "failed": {},
     "cancelled": {},
@@ -66,6 +72,8 @@ MOVES = {
 
 
 def _name(one: life.Job) -> str:
+    if one.state == "paused" and one.code == "storage_full":
+        return "shelved"
     return f"{one.state}, {one.desired}" if one.state == "running" and one.desired != "run" else one.state
 
 
