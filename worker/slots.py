@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from db import life
+from db.crashpoint import crashpoint
 from db.session import Unavailable
 from worker.ear import Ear
 from worker.supervise import Means, supervise
@@ -81,6 +82,7 @@ class Slots:
 
     def _work(self, slot: int, *, rung: bool) -> None:
         while not self._means.stopping.is_set() and (claim := self._claim()):
+            crashpoint("claim.after_commit")
             if not rung:
                 self.ear.missed()
             rung = True  # what comes after the first job was not looked for

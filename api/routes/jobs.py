@@ -14,6 +14,7 @@ from api.shapes import JobCard, Listing, page
 from api.submission import draft, submit
 from core.spec import JobSpec, baseline, identity
 from db import jobs
+from db.crashpoint import crashpoint
 from db.states import State
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -48,7 +49,9 @@ def create(
     drafted = draft(running, caller, body)
     if dry_run:
         return JSONResponse(Planned(plan=drafted.plan.to_json()).model_dump(mode="json"))
-    return created(running, caller, submit(running, caller, drafted, key=plain_key(idempotency_key)), response)
+    job = submit(running, caller, drafted, key=plain_key(idempotency_key))
+    crashpoint("api.before_reply")
+    return created(running, caller, job, response)
 
 
 @router.get("", summary="List jobs")

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from db.blobs import discard, forget
+from db.crashpoint import crashpoint
 from db.life.job import Claim, Job, Renewal, held_by, load
 from db.life.move import Told, move, write_events
 from db.session import Database, clock
@@ -125,6 +126,7 @@ def keep_checkpoint(db: Database, claim: Claim, *, blob: str, done: int, fit: in
     that is not newer than the kept one (a repetition after a commit of unknown outcome) changes nothing. The bytes of others go at
     the end.
     """
+    crashpoint("checkpoint.before_manifest")
     with db.begin() as tx:
         newer = job.c.checkpoint_done.is_(None) | (job.c.checkpoint_done < done)
         change = sa.update(job).where(held_by(claim), newer).values(checkpoint_done=done, crashes=0, event_seq=job.c.event_seq + 1)
@@ -140,6 +142,7 @@ def keep_checkpoint(db: Database, claim: Claim, *, blob: str, done: int, fit: in
         tx.execute(sa.insert(checkpoint).values(**where, measured=values, created_at=clock()))
         write_events(tx, claim.job.id, claim.fence, last, [("checkpoint", told)])
         unused = _forget_others(tx, claim.job.id)
+    crashpoint("checkpoint.after_manifest")
     for id in unused:
         discard(db, id)
     return True
