@@ -9,7 +9,7 @@ import torch
 
 from api.deps import Service
 from api.findings import Finding
-from api.problems import Problem, invalid, key_reused, not_kept
+from api.problems import Problem, invalid, key_reused, not_kept, too_many_queued
 from core.anatomy import Anatomy
 from core.data.report import DatasetReport
 from core.plan import Plan, plan
@@ -93,9 +93,7 @@ def submit(running: Service, tenant: Tenant, drafted: Draft, *, key: str | None,
     except life.KeyReused as reused:
         raise key_reused(reused) from None
     except life.TooManyQueued as many:
-        raise Problem(
-            429, str(many), code="too_many_queued", hint="wait until some have run, or cancel some", headers={"Retry-After": "30"}
-        ) from None
+        raise too_many_queued(many) from None
     except KeyError as gone:
         raise not_kept(gone) from None
     running.doorbell.ring([job.queue])

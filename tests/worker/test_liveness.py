@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from db import life
 from db.session import Database
@@ -17,6 +18,7 @@ from tests.worker.lab import PATIENCE, Lab, unreachable, until
 from worker.ear import Ear
 from worker.maintain import EXIT_DEAF
 from worker.record import patience
+from worker.settings import Settings
 
 DEAF = """
 from celery import bootsteps
@@ -144,3 +146,20 @@ def test_how_long_the_server_has_been_up_is_known(database: Database) -> None:
     else:
         first = life.up_for(database)
         assert 0 < first < life.up_for(database) < 86400
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"renew": 40}, "renew must be at most half of lease"),
+        ({"wish": 11}, "wish must be at most renew"),
+        ({"cancel_grace": 9}, "cancel_grace must be at most grace"),
+        ({"flush": 61}, "flush must be at most lease"),
+        ({"report": 601}, "report at most silence"),
+    ],
+)
+def test_times_that_contradict_each_other_are_refused_by_name(wrong: dict[str, float], named: str) -> None:
+    urls = {"database_url": "sqlite:////nowhere.db", "broker_url": "filesystem:///nowhere"}
+    assert Settings.model_validate(urls).lease == 60
+    with pytest.raises(ValidationError, match=named):
+        Settings.model_validate({**urls, **wrong})
