@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from api.problems import Problem
 from core.blobs import CHUNK, BlobStore, Digest
+from db.crashpoint import crashpoint
 
 
 class Receiving:
@@ -61,6 +62,7 @@ class Receiving:
                     raise _wrong_length(received, length)
                 hasher.update(chunk)
                 yield chunk
+                crashpoint("upload.middle")
             if received != length:
                 raise _wrong_length(received, length)
             if hasher.hexdigest() != sha256:

@@ -17,6 +17,7 @@ from core.spec import DatasetRef, JobSpec, identity
 from db import assets, life
 from db.access import Tenant
 from db.assets import Asset
+from db.crashpoint import crashpoint
 from db.life import Job
 from db.states import AssetKind
 
@@ -98,6 +99,7 @@ def submit(running: Service, tenant: Tenant, drafted: Draft, *, key: str | None,
         ) from None
     except KeyError as gone:
         raise not_kept(gone) from None
+    crashpoint("api.after_commit")
     running.doorbell.ring([job.queue])
     return job
 

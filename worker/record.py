@@ -9,6 +9,7 @@ from core.blobs import BlobStore
 from core.errors import Corrupt
 from core.events import Checkpointed, Evaluated, Event, Exported, Inspected, Log, Phase, Refusal, Result, Step
 from db import life
+from db.crashpoint import crashpoint
 from db.session import Database, Unavailable
 from worker.lease import USELESS, Ended, Lease
 from worker.ledger import BUFFERED, POINTS, Ledger
@@ -142,8 +143,13 @@ class Recorder:
         if told is None or self._lease.stop in USELESS:
             return
         held = True
+
+        def before_chunk() -> None:
+            tick()
+            crashpoint("checkpoint.chunk")
+
         try:
-            blob = keep(self._folder.file(told.path), told.sha256, self._blobs, tick=tick)
+            blob = keep(self._folder.file(told.path), told.sha256, self._blobs, tick=before_chunk)
             held = life.keep_checkpoint(
                 self._database, self._claim, blob=blob, done=told.done, fit=told.fit, step=told.step, values=self._measured
             )

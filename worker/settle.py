@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from core.blobs import BlobStore
 from core.events import File, Log
 from db import life
+from db.crashpoint import crashpoint
 from db.session import Database
 from worker.child import Ending
 from worker.lease import Ended, Lease
@@ -49,9 +50,11 @@ class Settlement:
             result["report"] = told.inspected.report
         told.finish(tick=self.tick)
         self._end_attempt(ending, None)
+        crashpoint("result.before")
         done = self.lease.insist(lambda: life.complete(self.database, self.claim, result=result, artifacts=artifacts, canonical=canonical))
         if not done:
             return Verdict("yield")  # the user cancelled in the last moment, or the claim is lost
+        crashpoint("result.after_commit")
         log.info("completed job=%s fence=%d", self.claim.job.id, self.claim.fence)
         return Verdict("complete")
 
@@ -71,6 +74,7 @@ class Settlement:
             most = verdict.max_crashes(self.settings.max_crashes)
             state = self.lease.insist(lambda: life.retry(database, claim, code=code, problem=problem, backoff=pause, max_crashes=most))
         else:
+            crashpoint("yield.before")
             state = self.lease.insist(lambda: life.yield_(database, claim))
         if state is None:
             raise Ended("lost")

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from db import life
+from db.crashpoint import crashpoint
 from db.session import Unavailable
 from worker.supervise import Means, supervise
 
@@ -60,6 +61,7 @@ class Slots:
 
     def _work(self, slot: int) -> None:
         while not self._means.stopping.is_set() and (claim := self._claim()):
+            crashpoint("claim.after_commit")
             self._help()  # where one job waits, more may
             supervise(self._means, claim, slot=slot)
 

@@ -15,6 +15,7 @@ from core.events import Event, Phase
 from db import life
 from db.access import Tenant
 from db.blobs import Blobs, CorruptBlob
+from db.crashpoint import crashpoint
 from db.session import Database
 from worker.child import Child, Ending, Spawner, environment
 from worker.home import Home, mark
@@ -133,8 +134,10 @@ class Supervisor:
             command += ["--memory", str(settings.memory)]
         surroundings = environment(folder, threads=settings.threads_per_job, gpu=self._slot if on_gpu else None)
         self._tick()
+        crashpoint("spawn.before")
         self._child = child = self._means.spawner.start(command, folder=folder, environment=surroundings)
         mark(self._folder, child.pid)
+        crashpoint("spawn.after")
         log.info("child started job=%s pid=%d", self._job.id, child.pid)
         self._recorder.heard = self._ticked = time.monotonic()
         return child

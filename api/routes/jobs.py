@@ -16,6 +16,7 @@ from api.submission import draft, submit
 from core.spec import JobSpec, baseline, identity
 from db import jobs, life
 from db.access import Tenant
+from db.crashpoint import crashpoint
 from db.life import Job
 from db.session import Database
 from db.states import TERMINAL, State
@@ -52,7 +53,9 @@ def create(
     drafted = draft(running, caller, body)
     if dry_run:
         return JSONResponse(Planned(plan=drafted.plan.to_json()).model_dump(mode="json"))
-    return _created(running, caller, submit(running, caller, drafted, key=plain_key(idempotency_key)), response)
+    job = submit(running, caller, drafted, key=plain_key(idempotency_key))
+    crashpoint("api.before_reply")
+    return _created(running, caller, job, response)
 
 
 @router.get("", summary="List jobs")

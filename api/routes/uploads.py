@@ -17,6 +17,7 @@ from db import assets
 from db.access import Tenant
 from db.assets import Upload
 from db.blobs import Blobs
+from db.crashpoint import crashpoint
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
 
@@ -117,6 +118,7 @@ async def put(running: Running, caller: Caller, id: Id, request: Request) -> Upl
             )
         except ClientDisconnect:
             raise Problem(400, "the sender hung up before all bytes came", hint="send the whole file again", retryable=True) from None
+        crashpoint("upload.before_ready")
         try:
             done = await run_in_threadpool(assets.complete_upload, running.database, caller, id, digest=stored)
         except KeyError:

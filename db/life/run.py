@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from db.blobs import discard, forget
+from db.crashpoint import crashpoint
 from db.life.job import Claim, Renewal, held_by
 from db.life.move import Told, move, write_events
 from db.session import Database, clock
@@ -110,6 +111,7 @@ def keep_checkpoint(db: Database, claim: Claim, *, blob: str, done: int, fit: in
     `blob` must be kept already; `done` counts the steps over all fits. False: the claim is lost. A checkpoint that is not newer than
     the kept one (a repetition after a commit of unknown outcome) changes nothing. The bytes of older ones go at the end.
     """
+    crashpoint("checkpoint.before_manifest")
     with db.begin() as tx:
         newer = job.c.checkpoint_done.is_(None) | (job.c.checkpoint_done < done)
         change = sa.update(job).where(held_by(claim), newer).values(checkpoint_done=done, crashes=0, event_seq=job.c.event_seq + 1)
@@ -122,6 +124,7 @@ def keep_checkpoint(db: Database, claim: Claim, *, blob: str, done: int, fit: in
         tx.execute(sa.insert(checkpoint).values(**where, measured=values, created_at=clock()))
         write_events(tx, claim.job.id, claim.fence, last, [("checkpoint", told)])
         unused = _forget_older(tx, claim.job.id)
+    crashpoint("checkpoint.after_manifest")
     for id in unused:
         discard(db, id)
     return True
