@@ -25,6 +25,10 @@ class Times:
         yield
         self.seconds[name].append(monotonic() - began)
 
+    def add(self, name: str, seconds: float) -> None:
+        """Note what was measured elsewhere."""
+        self.seconds[name].append(seconds)
+
 
 Procedure = Callable[[Lab, int, random.Random, Times], None]
 """What a scenario does `n` times in a laboratory, with seeded draws."""
@@ -74,12 +78,22 @@ def carry_out(lab: Lab, name: str, *, n: int, seed: int) -> Outcome:
     """One scenario in a laboratory that may have seen others."""
     times = Times()
     lab.begin(name)
-    SCENARIOS[name].carry_out(lab, n, random.Random(f"{seed} {name}"), times)
+    broken = []
+    try:
+        SCENARIOS[name].carry_out(lab, n, random.Random(f"{seed} {name}"), times)
+    except AssertionError as promise:  # what only the scenario itself can see; the invariants are still to be asked
+        broken.append(Violation("promise", "", str(promise)))
     lab.settle()
     return Outcome(
         scenario=name, database=lab.database.dialect, n=n, seed=seed, jobs=len(lab.accepted), faults=dict(lab.log.counts),
-        violations=violations(lab), seconds=dict(times.seconds),
+        violations=[*broken, *violations(lab)], seconds=dict(times.seconds),
     )  # fmt: skip
+
+
+def batches(n: int, most: int) -> Iterator[int]:
+    """`n` in parts of at most `most`."""
+    for first in range(0, n, most):
+        yield min(most, n - first)
 
 
 @contextmanager

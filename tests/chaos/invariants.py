@@ -98,7 +98,7 @@ def checkpoints_grow(rows: Rows) -> Iterator[Violation]:
 
 def whole_curve(rows: Rows) -> Iterator[Violation]:
     """I8: taking each step under its highest fence, the curve of what succeeded has the steps 1 to n."""
-    if rows.row and rows.row["state"] == "succeeded":
+    if rows.row and rows.row["state"] == "succeeded" and rows.accepted.steps is not None:
         seen = {done for event in _of(rows, "metrics") for done in event["data"]["columns"]["done"]}
         if seen != set(range(1, rows.accepted.steps + 1)):
             missing = sorted(set(range(1, rows.accepted.steps + 1)) - seen)
@@ -158,14 +158,14 @@ def leases_live(tx: Connection, _: Iterable[Rows]) -> Iterator[Violation]:
 
 
 def one_key_one_job(tx: Connection, everything: Iterable[Rows]) -> Iterator[Violation]:
-    """I9: of the jobs that were submitted under a name of their own with a key, there is one each, and the key knows it."""
-    known = set(tx.execute(sa.select(idempotency_key.c.job_id)).scalars())
+    """I9: a request that was sent again and again with one key made one job, and the key knows it."""
     for rows in everything:
-        if rows.accepted.name == "toy":
+        if (key := rows.accepted.key) is None:
             continue
-        twins = tx.execute(sa.select(job.c.id).where(job.c.name == rows.accepted.name)).scalars().all()
-        if len(twins) != 1 or twins[0] not in known:
-            yield Violation("I9", rows.accepted.id, f"the request {rows.accepted.name} made the jobs {twins}")
+        twins = tx.execute(sa.select(job.c.id).where(job.c.name == key)).scalars().all()
+        known = tx.execute(sa.select(idempotency_key.c.job_id).where(idempotency_key.c.key == key)).scalars().all()
+        if not list(twins) == list(known) == [rows.accepted.id]:
+            yield Violation("I9", rows.accepted.id, f"the request {key} made the jobs {twins}, and its key knows {known}")
 
 
 def nothing_of_others(tx: Connection, everything: Iterable[Rows]) -> Iterator[Violation]:

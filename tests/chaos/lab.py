@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from db import life
 from db.access import Tenant, create_tenant
+from db.life.job import load
 from db.session import Unavailable, connect
 from db.tables import job as jobs
 from db.workers import living
@@ -51,12 +52,14 @@ class Accepted:
 
     id: str
     tenant: str
-    name: str
-    steps: int
+    steps: int | None
+    """Of its curve; None where it does not tell each."""
     sha256: str | None
     """Of its student, trained without an interruption; None where nobody knows."""
-    ends: frozenset[str] = DONE
+    ends: frozenset[str]
     """The states in which it may be found at rest."""
+    key: str | None
+    """The idempotency key it was submitted with, which is also its name."""
 
 
 @dataclass(eq=False, slots=True)
@@ -103,7 +106,7 @@ class Lab(WorkerLab):
         self.log = Log(folder / "faults.jsonl")
         self.accepted: dict[str, Accepted] = {}
         self.workers: list[Process] = []
-        self.others: list[Process] = []
+        self.started: list[Process] = []
         self._numbers = Counter[str]()
 
     # --- work
@@ -113,12 +116,12 @@ class Lab(WorkerLab):
         return super().settings("worker", **{**TIMES, "child": CHILD, **chosen})
 
     def accept(
-        self, id: str, *, tenant: Tenant | None = None, ends: frozenset[str] = DONE, seed: int, steps: int, name: str = "toy"
-    ) -> str:
-        """Note that the service took a job of the toy child."""
+        self, id: str, *, steps: int | None, sha256: str | None = None, ends: frozenset[str] = DONE, tenant: Tenant | None = None,
+        key: str | None = None,
+    ) -> str:  # fmt: skip
+        """Note that the service took a job, and what must become of it; its id."""
         owner = (tenant or self.tenant).id
-        sha256 = toy.reference(seed, steps)
-        self.accepted[id] = Accepted(id=id, tenant=owner, name=name, steps=steps, sha256=sha256, ends=ends)
+        self.accepted[id] = Accepted(id=id, tenant=owner, key=key, steps=steps, sha256=sha256, ends=ends)
         return id
 
     def train(self, *, tenant: Tenant | None = None, ends: frozenset[str] = DONE, **asked: Any) -> str:
@@ -128,7 +131,13 @@ class Lab(WorkerLab):
         job = life.submit(
             self.database, tenant or self.tenant, name="toy", spec={}, spec_sha="", inputs=inputs, queue="any", max_queued=1000
         )
-        return self.accept(job.id, tenant=tenant, ends=ends, seed=seed, steps=asked.get("steps", toy.STEPS))
+        steps = asked.get("steps", toy.STEPS)
+        return self.accept(job.id, tenant=tenant, ends=ends, steps=steps, sha256=toy.reference(seed, steps))
+
+    def job(self, id: str) -> life.Job:
+        """The job as it is, whoever's it is."""
+        with self.database.read() as tx:
+            return load(tx, id)
 
     def number(self, kind: str) -> int:
         """1, 2, 3, ... of each kind."""
@@ -136,11 +145,11 @@ class Lab(WorkerLab):
         return self._numbers[kind]
 
     def runs(self, id: str, *, after: int = 0) -> int:
-        """Wait until a job runs under a fence above `after`; the fence."""
+        """Wait until a job was begun under a fence above `after`; the fence."""
 
         def fence() -> int | None:
-            job = self.job(id)
-            return job.fence if job.state == "running" and job.fence > after else None
+            begun = [attempt.fence for attempt in self.attempts(id)]
+            return begun[-1] if begun and begun[-1] > after else None
 
         return until(fence)
 
@@ -171,21 +180,22 @@ class Lab(WorkerLab):
         """A worker; with `crash` it dies at that crash point. `chosen` are settings, also URLs that lead through a proxy."""
         plain = crash is None and tuple(command) == WORKER and not chosen
         name = f"worker{self.number('worker')}"
-        return self._start(name, command, self.environment(self.settings(**chosen)), crash=crash, ready=ready, plain=plain)
-
-    def _start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, crash: str | None, ready: bool, plain: bool
-    ) -> Process:
-        armed = {"RETORT_CRASH": crash} if crash else {}
-        # It dies with this process: a laboratory that is killed leaves no worker behind.
-        surroundings = {**environment, **armed, "RETORT_PARENT": str(os.getpid()), "PYTHONFAULTHANDLER": "1"}
-        with (self.folder / f"{name}.log").open("ab") as out:
-            popen = subprocess.Popen(command, env=surroundings, stdout=out, stderr=out, start_new_session=True)
-        process = Process(name, popen, plain)
+        process = self.start(name, command, self.environment(self.settings(**chosen)), crash=crash, plain=plain)
         self.workers.append(process)
         if ready and not crash:
-            until(lambda: any(each.pid == popen.pid for each in living(self.database, within=60)) or popen.poll() is not None)
+            until(lambda: any(each.pid == process.popen.pid for each in living(self.database, within=60)) or not process.alive)
             assert process.alive, (self.folder / f"{name}.log").read_text()
+        return process
+
+    def start(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, crash: str | None = None, plain: bool = False
+    ) -> Process:
+        """Any process of the service. It ends with this one: a laboratory that is killed leaves none behind."""
+        armed = {"RETORT_CRASH": crash} if crash else {}
+        surroundings = {**os.environ, **environment, **armed, "RETORT_PARENT": str(os.getpid()), "PYTHONFAULTHANDLER": "1"}
+        with (self.folder / f"{name}.log").open("ab") as out:
+            popen = subprocess.Popen(command, env=surroundings, stdout=out, stderr=out, start_new_session=True)
+        self.started.append(process := Process(name, popen, plain))
         return process
 
     def have(self, n: int = 1) -> list[Process]:
@@ -284,6 +294,12 @@ class Lab(WorkerLab):
                     found.append(int(place.name))
         return found
 
+    def clear(self) -> None:
+        """No worker is left; no fault, and not in the log."""
+        for each in self.workers:
+            self.end(each)
+        self.workers = []
+
     def begin(self, scenario: str) -> None:
         """Forget the jobs of the scenario before, and count faults anew. Its healthy workers stay."""
         self.accepted.clear()
@@ -300,7 +316,7 @@ class Lab(WorkerLab):
 
     def close(self) -> None:
         """End every process."""
-        for each in [*self.workers, *self.others]:
+        for each in self.started:
             self.end(each)
         self.database.close()
 

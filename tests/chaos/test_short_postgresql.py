@@ -1,0 +1,21 @@
+"""The short set on PostgreSQL."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.lab import Lab
+from tests.chaos.short import Short, lab_of, names
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """With Redis."""
+    yield from lab_of("postgresql", tmp_path_factory)
+
+
+@pytest.mark.parametrize("name", names("postgresql"))
+class TestWithRedis(Short):
+    """Workers that are woken through Redis."""
