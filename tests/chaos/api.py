@@ -1,7 +1,7 @@
 """The API of a laboratory as a process, and a client that asks again until it knows, as ours do."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,7 @@ COMMAND = (sys.executable, "-m", "api")
 class Api:
     """One port, on which an API is started again and again. The jobs that it plans are then done by the toy child."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, **started: Any) -> None:
         self.lab = lab
         self.process: Process | None = None
         self.port = free_port()
@@ -27,17 +27,17 @@ class Api:
         self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(PATIENCE)
         )
-        self.start()
+        self.start(**started)
         lab.clear()  # nobody but `equip` may take the inspections: the toy cannot read what they are about
         self.assets = equip(lab.database, User(self.http, lab.tenant, key))
 
-    def start(self, *, crash: str | None = None, **chosen: Any) -> Process:
+    def start(self, *, command: Sequence[str] = COMMAND, crash: str | None = None, **chosen: Any) -> Process:
         """Start the API, with `crash` armed to die at that crash point; `chosen` are settings."""
         urls = {"database_url": self.lab.database_url, "broker_url": self.lab.broker_url}
         settings = {**urls, "data": self.lab.folder / "api", "port": self.port, "worker_living": 5, "shutdown": 1, **chosen}
         (self.lab.folder / "api").mkdir(exist_ok=True)
         named = {f"RETORT_{name.upper()}": str(value) for name, value in settings.items()}
-        self.process = started = self.lab.start(f"api{self.lab.number('api')}", COMMAND, named, crash=crash)
+        self.process = started = self.lab.start(f"api{self.lab.number('api')}", command, named, crash=crash)
 
         def answers() -> bool:
             assert started.alive, (self.lab.folder / f"{started.name}.log").read_text()
@@ -83,9 +83,9 @@ class Api:
 
 
 @contextmanager
-def api(lab: Lab) -> Iterator[Api]:
-    """The API of a laboratory, for a while."""
-    opened = Api(lab)
+def api(lab: Lab, **started: Any) -> Iterator[Api]:
+    """The API of a laboratory, for a while; `started` as `Api.start` takes it."""
+    opened = Api(lab, **started)
     try:
         yield opened
     finally:

@@ -13,10 +13,9 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 
-from tests.chaos.catalogue import Times, carry_out, scenario
+from tests.chaos.catalogue import Missing, Times, carry_out, scenario
 from tests.chaos.lab import WORKER, Lab, open_lab
 
 MIB = 1 << 20
@@ -25,17 +24,16 @@ BALLAST = MIB
 _MOUNT = 'mount -t tmpfs -o size="$0" none "$1" && shift && exec "$@"'
 
 
-@cache
-def missing() -> str | None:
-    """Why this machine can have no small disk; None where it can."""
-    with tempfile.TemporaryDirectory() as folder:
-        tried = subprocess.run([*on_small_disk(Path(folder), MIB), "true"], capture_output=True, text=True, check=False)
-    return f"no namespaces for users, no small disk: {tried.stderr.strip()}" if tried.returncode else None
-
-
 def on_small_disk(folder: Path, size: int) -> tuple[str, ...]:
-    """The beginning of a command that finds an empty disk of `size` bytes at `folder`; nobody else sees it there."""
-    return ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _MOUNT, str(size), str(folder))
+    """The beginning of a command that finds an empty disk of `size` bytes at `folder`, where nobody else sees it. `Missing` without one."""
+    command = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _MOUNT, str(size), str(folder))
+    try:
+        tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+    except FileNotFoundError as absent:
+        raise Missing("unshare is missing (Debian's package util-linux): there can be no small disk") from absent
+    if tried.returncode:
+        raise Missing(f"users have no namespaces here, so there can be no small disk: {tried.stderr.strip()}")
+    return command
 
 
 @contextmanager
@@ -56,8 +54,7 @@ def full(disk: Path) -> Iterator[None]:
 @scenario("S1")
 def the_job_folders_are_full(lab: Lab, n: int, draw: random.Random, times: Times) -> None:
     """The disk under a worker's job folders is full for some seconds, while its job writes checkpoints."""
-    for each in lab.healthy:
-        lab.end(each)
+    lab.clear()
     folder = lab.folder / "small"
     folder.mkdir(exist_ok=True)
     worker = lab.start_worker(command=(*on_small_disk(folder, 16 * MIB), *WORKER), data=folder)
