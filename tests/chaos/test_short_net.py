@@ -1,13 +1,15 @@
 """The short set of a broker, a database, a disk and a clock that fail: a few of each, and nothing is lost, doubled or wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 
 from tests.chaos import scenarios
 from tests.chaos.catalogue import SCENARIOS, Missing, carry_out
-from tests.chaos.lab import Lab
-from tests.chaos.short import ELSEWHERE, lab_of
+from tests.chaos.lab import Dialect, Lab, open_lab
+from tests.chaos.short import ELSEWHERE
 
 pytestmark = pytest.mark.servers
 
@@ -22,15 +24,16 @@ HERE = sorted(
 
 
 @pytest.fixture(scope="module")
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One for all scenarios of a database."""
-    yield from lab_of(request.param, tmp_path_factory)
+def lab_on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Dialect], Lab]]:
+    """One laboratory a database for all scenarios, opened when the first of them comes."""
+    with ExitStack() as stack:
+        yield cache(lambda dialect: stack.enter_context(open_lab(tmp_path_factory.mktemp(dialect), dialect)))
 
 
-@pytest.mark.parametrize(("lab", "name"), HERE, indirect=["lab"])
-def test_nothing_is_lost_doubled_or_wrong(lab: Lab, name: str) -> None:
+@pytest.mark.parametrize(("dialect", "name"), HERE)
+def test_nothing_is_lost_doubled_or_wrong(lab_on: Callable[[Dialect], Lab], dialect: Dialect, name: str) -> None:
     try:
-        outcome = carry_out(lab, name, n=OFTEN[name], seed=1)
+        outcome = carry_out(lab_on(dialect), name, n=OFTEN[name], seed=1)
     except Missing as missing:
         pytest.skip(str(missing))
     assert outcome.violations == []
