@@ -21,13 +21,12 @@ class Api:
 
     def __init__(self, lab: Lab, **started: Any) -> None:
         self.lab = lab
-        self.process: Process | None = None
         self.port = free_port()
         key = create_key(lab.database, lab.tenant, name="chaos")
         self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(PATIENCE)
         )
-        self.start(**started)
+        self.process = self.start(**started)
         lab.clear()  # nobody but `equip` may take the inspections: the toy cannot read what they are about
         self.assets = equip(lab.database, User(self.http, lab.tenant, key))
 
@@ -51,8 +50,7 @@ class Api:
 
     def kill(self) -> None:
         """SIGKILL."""
-        if self.process is not None and self.process.alive:
-            self.lab.kill(self.process)
+        self.lab.kill(self.process)
 
     def body(self, key: str) -> dict[str, Any]:
         """A job without a teacher, under the name of its key."""
@@ -77,8 +75,7 @@ class Api:
 
     def stop(self) -> None:
         """Let go of the port; no fault, and not in the log."""
-        if self.process is not None:
-            self.lab.end(self.process)
+        self.lab.end(self.process)
         self.http.close()
 
 

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from db import life
 from db.access import Tenant, create_tenant
+from db.history import glance
 from db.life.job import load
 from db.session import Unavailable, connect
 from db.tables import job as jobs
@@ -132,7 +133,9 @@ class Lab(WorkerLab):
             self.database, tenant or self.tenant, name="toy", spec={}, spec_sha="", inputs=inputs, queue="any", max_queued=1000
         )
         steps = asked.get("steps", toy.STEPS)
-        return self.accept(job.id, tenant=tenant, ends=ends, steps=steps, sha256=toy.reference(seed, steps))
+        return self.accept(
+            job.id, tenant=tenant, ends=ends, steps=steps, sha256=toy.reference(seed, steps) if asked.get("export", True) else None
+        )
 
     def job(self, id: str) -> life.Job:
         """The job as it is, whoever's it is."""
@@ -173,6 +176,10 @@ class Lab(WorkerLab):
             return int(checkpoint["done"]) if checkpoint and checkpoint["done"] > beyond else None
 
         return until(kept)
+
+    def entered(self, id: str, state: str) -> float:
+        """When a job came into a state, by the database's clock."""
+        return glance(self.database, self.tenant, id).entered[state]
 
     # --- processes
 

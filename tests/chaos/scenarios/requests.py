@@ -4,6 +4,7 @@ import hashlib
 import random
 import threading
 import time
+from collections.abc import Iterable, Iterator
 
 import httpx
 import sqlalchemy as sa
@@ -14,27 +15,28 @@ from tests.chaos.api import Api, api
 from tests.chaos.catalogue import Times, scenario
 from tests.chaos.lab import Lab, until
 
+_BYTES = 2 * CHUNK + 100
+
 
 @scenario("A1")
 def the_api_dies_at_a_submit(lab: Lab, n: int, draw: random.Random, times: Times) -> None:
     """SIGKILL of the API between commit and ring, between ring and reply, or at a random moment; the client asks again with its key."""
-    with api(lab) as door:
+    points = ("api.after_commit", "api.before_reply", None)
+    with api(lab, crash=points[0]) as door:
         lab.have(1)
         for i in range(n):
             body = door.body(f"a1-{lab.number('key')}")
-            point = ("api.after_commit", "api.before_reply", None)[i % 3]
-            lab.end(door.process)
-            process = door.start(crash=point)
             sending = threading.Thread(target=door.submit, args=(body,))
             sending.start()
-            if point:
-                lab.crashed(process, point)
+            if point := points[i % 3]:
+                lab.crashed(door.process, point)
             else:
                 time.sleep(draw.uniform(0, 0.05))
                 door.kill()
             sending.join()
+            after = points[(i + 1) % 3]
             with times.measure("the API's death to its next answer"):
-                door.start()
+                door.start(crash=after and f"{after}:2")  # the first passage is the same request again
                 door.insist(body)
 
 
@@ -43,21 +45,21 @@ def the_api_dies_at_an_upload(lab: Lab, n: int, draw: random.Random, times: Time
     """SIGKILL of the API in the middle of an upload or before it counts, other bytes than were declared, and too few: never complete."""
     with api(lab) as door:
         for i in range(n):
-            data = draw.randbytes(2 * CHUNK + 100)
+            data = draw.randbytes(_BYTES)
             id = _declare(door, data)
             point = ("upload.middle", "upload.before_ready")[i % 2]
             lab.end(door.process)
             process = door.start(crash=point)
-            _send(door, id, data)
+            _send(door, id, [data])
             lab.crashed(process, point)
             door.start()
             assert _status(door, id) == "pending", f"the upload {id} is {_status(door, id)} without its end"
-            for wrong, what in ((data[:-1] + b"x", "other bytes"), (data[:CHUNK], "too few bytes")):
+            for wrong, what in (([data[:-1] + b"x"], "other bytes"), (_cut(data), "too few bytes")):
                 lab.log.write(what, id)
                 _send(door, id, wrong)
                 assert _status(door, id) == "pending", f"the upload {id} is {_status(door, id)} after {what}"
             with times.measure("an upload again"):
-                assert _send(door, id, data), "the whole file was not taken"
+                assert _send(door, id, [data]), "the whole file was not taken"
             assert _status(door, id) == "completed", f"the upload {id} is {_status(door, id)}"
     sweep(lab.database, older=0)
     until(lambda: _unnamed(lab) == 0)
@@ -70,12 +72,18 @@ def _declare(door: Api, data: bytes) -> str:
     return id
 
 
-def _send(door: Api, id: str, data: bytes) -> bool:
+def _send(door: Api, id: str, data: Iterable[bytes]) -> bool:
     """Whether the API took them."""
     try:
-        return door.http.put(f"/v1/uploads/{id}/content", content=data).is_success
-    except httpx.TransportError:
+        return door.http.put(f"/v1/uploads/{id}/content", content=data, headers={"Content-Length": str(_BYTES)}).is_success
+    except (httpx.TransportError, InterruptedError):
         return False
+
+
+def _cut(data: bytes) -> Iterator[bytes]:
+    """A sender that is cut off."""
+    yield data[:CHUNK]
+    raise InterruptedError
 
 
 def _status(door: Api, id: str) -> str:
