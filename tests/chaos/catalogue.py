@@ -30,6 +30,10 @@ class Times:
         self.seconds[name].append(seconds)
 
 
+class Missing(Exception):
+    """What a scenario needs is not on this machine; the message says what, and where it comes from."""
+
+
 Procedure = Callable[[Lab, int, random.Random, Times], None]
 """What a scenario does `n` times in a laboratory, with seeded draws."""
 BOTH: tuple[Dialect, ...] = ("sqlite", "postgresql")
