@@ -78,8 +78,9 @@ _DUTIES = {
 class Machine(Compared):
     """See the head of this file."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, salt: int) -> None:
         super().__init__(database)
+        self.salt = salt
         self.claims: list[life.Claim] = []
         self.seeds: Counter[int] = Counter()
         self.pick: Callable[[Sequence[Any]], Any] = Random(0).choice
@@ -93,7 +94,7 @@ class Machine(Compared):
     @rule(seed=st.integers(0, 2**64 - 1))
     def step(self, seed: int) -> None:
         self.seeds[seed] += 1
-        self.pick = Random(f"{seed} {self.seeds[seed]}").choice  # Hypothesis likes to draw what it drew before
+        self.pick = Random(f"{self.salt} {seed} {self.seeds[seed]}").choice  # Hypothesis likes to draw what it drew before
         name = self.pick([name for name in _OFTEN if self.possible(name)])
         note(name)
         getattr(self, name)()
