@@ -102,6 +102,11 @@ def not_kept(gone: KeyError) -> Problem:
     return Problem(409, f"the bytes {gone} are not kept any more", code="not_kept", hint="upload them again")
 
 
+def too_many_queued(many: Exception) -> Problem:
+    """The caller has as many jobs waiting as it may, inspections among them."""
+    return Problem(429, str(many), code="too_many_queued", hint="wait until some have run, or cancel some", headers={"Retry-After": "30"})
+
+
 def key_reused(reused: Exception) -> Problem:
     """An idempotency key came with two requests."""
     return Problem(
@@ -152,7 +157,10 @@ def beneath(place: str) -> Iterator[None]:
 def unavailable() -> Problem:
     """The database does not answer."""
     return Problem(
-        503, "the database cannot be reached", hint="nothing was changed; try again in a few seconds", headers={"Retry-After": "5"}
+        503,
+        "the database cannot be reached",
+        hint="it may have been done or not; try again in a few seconds, a new job with the same Idempotency-Key",
+        headers={"Retry-After": "5"},
     )
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from api.deps import Service, need_room
 from api.findings import Finding, findings
-from api.problems import Problem, invalid, key_reused, not_kept
+from api.problems import Problem, invalid, key_reused, not_kept, too_many_queued
 from core.anatomy import Anatomy
 from core.data.report import DatasetReport
 from core.plan import Plan, plan
@@ -146,11 +146,6 @@ def submit(
 def fingerprint(request: str) -> str:
     """What an idempotency key is remembered with: the same key for another request is refused."""
     return hashlib.sha256(request.encode()).hexdigest()
-
-
-def too_many_queued(many: life.TooManyQueued) -> Problem:
-    """The tenant has as many jobs waiting as it may."""
-    return Problem(429, str(many), code="too_many_queued", hint="wait until some have run, or cancel some", headers={"Retry-After": "30"})
 
 
 def ready(running: Service, tenant: Tenant, kind: AssetKind, id: str, where: str) -> Asset:

@@ -78,11 +78,6 @@ class Child:
     log: Path
     started: float = field(default_factory=time.monotonic)
 
-    @property
-    def wants_again(self) -> bool:
-        """Whether the process has ended to be started again."""
-        return self.process.poll() == _AGAIN
-
     def check(self) -> None:
         """`ChildDied` where the process is gone."""
         code = self.process.poll()
@@ -131,12 +126,7 @@ def up(folder: Folder, options: Options, *, ready: Callable[[str], None], say: C
                 folder.write_service(url=url, key=key)
                 ready(url)
             while not stop.asked and not _is_orphan():
-                for place, child in enumerate(children):
-                    if not child.wants_again:
-                        child.check()
-                    elif time.monotonic() - child.started > _PACE:
-                        say(f"the {child.name} ended to be started again; why: {child.log}")
-                        children[place] = _start(child.name, folder, environment)
+                children[:] = [_kept(child, folder, environment, say) for child in children]
                 time.sleep(_TICK)
             say("stopping: running jobs are handed back and go on at the next start (once more to stop at once)")
         finally:
@@ -240,6 +230,16 @@ def _start(name: str, folder: Folder, environment: dict[str, str]) -> Child:
             umask=0o077,  # the database and the logs are their owner's, also in a folder that others may enter
         )
     return Child(name, process, log)
+
+
+def _kept(child: Child, folder: Folder, environment: dict[str, str], say: Callable[[str], None]) -> Child:
+    """The child, or its successor where it ended to be started again and the pace allows it; `ChildDied` where it is gone otherwise."""
+    if child.process.poll() != _AGAIN:
+        child.check()
+    elif time.monotonic() - child.started > _PACE:
+        say(f"the {child.name} ended to be started again; its log says why: {child.log}")
+        return _start(child.name, folder, environment)
+    return child
 
 
 def _new_key(folder: Folder, environment: dict[str, str]) -> str:

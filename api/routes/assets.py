@@ -8,13 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import Caller
 from api.deps import After, Id, Limit, Roomy, Running, Service
 from api.findings import Finding
-from api.problems import Problem, invalid, not_found, not_kept
+from api.problems import Problem, invalid, not_found, not_kept, too_many_queued
 from api.shapes import AssetCard, Listing, StageCard, TapCard, Taps, page, when
 from api.submission import ready
 from core.networks import Extent, parse
 from db import assets
 from db.access import Tenant
 from db.assets import Asset
+from db.life import TooManyQueued
 from db.states import AssetKind
 
 router = APIRouter(prefix="/v1")
@@ -154,8 +155,11 @@ def _create(
     task = {"kind": "inspect", "asset": kind, "request": request}
     try:
         asset = assets.create_asset(
-            running.database, caller, kind=kind, name=body.name, request=request, task=task, blobs=blobs, metadata=body.metadata
-        )
+            running.database, caller, kind=kind, name=body.name, request=request, task=task, blobs=blobs, metadata=body.metadata,
+            max_queued=running.settings.max_queued,
+        )  # fmt: skip
+    except TooManyQueued as many:
+        raise too_many_queued(many) from None
     except KeyError as gone:
         raise not_kept(gone) from None
     running.doorbell.ring(["cpu"])

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import Caller
 from api.deps import Id, IdempotencyKey, Roomy, Running, Service, find_job
 from api.portrait import created, portrait, status_of
-from api.problems import Problem, beneath, key_reused, not_kept, plain_key
+from api.problems import Problem, beneath, key_reused, not_kept, plain_key, too_many_queued
 from api.shapes import JobCard, Status
-from api.submission import draft, fingerprint, overridden, submit, too_many_queued
+from api.submission import draft, fingerprint, overridden, submit
 from db import life
 from db.access import Tenant
 from db.life import Job

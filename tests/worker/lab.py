@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
+from psycopg import sql
+
 import db.jobs
 from core.blobs import Directory
 from db import life, wake
@@ -164,6 +167,20 @@ class Lab:
         claim = until(lambda: life.claim(self.database, worker="wrk_here", queues=["cpu"], lease=means.settings.lease))
         assert claim.job.id == id
         supervise(means, claim, slot=0)
+
+
+@contextmanager
+def unreachable(url: str) -> Iterator[None]:
+    """The server lets nobody into this database, and throws out who is in it."""
+    server, _, name = url.rpartition("/")
+    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as operator:
+        operator.execute(allow.format(sql.Identifier(name), sql.Literal(False)))
+        operator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        try:
+            yield
+        finally:
+            operator.execute(allow.format(sql.Identifier(name), sql.Literal(True)))
 
 
 _SPAWNERS: list[Spawner] = []

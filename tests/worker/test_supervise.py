@@ -3,16 +3,12 @@
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from db import assets, life
-from tests.worker.lab import Lab, lives, until
+from tests.worker.lab import Lab, lives, unreachable, until
 
 
 def test_a_job_succeeds_with_its_curve_its_measurements_and_its_files(lab: Lab) -> None:
@@ -264,7 +260,7 @@ def test_a_child_goes_on_while_the_database_is_away_and_nothing_it_told_is_lost(
         working = _in_background(lab, id, means)
         pid = lab.pid(id)
         until(lambda: lab.steps(id))
-        with _unreachable(database_url):
+        with unreachable(database_url):
             until(lambda: not lives(pid))  # it came to its end alone
         assert lab.reaches(id, "succeeded").fence == 1
         working.join()
@@ -278,7 +274,7 @@ def test_a_child_is_ended_when_the_database_stays_away_for_too_long(lab: Lab, da
     with lab.means(outage=1) as means:
         working = _in_background(lab, id, means)
         pid = lab.pid(id)
-        with _unreachable(database_url):
+        with unreachable(database_url):
             until(lambda: not lives(pid))
             working.join()
     assert lab.job(id).state == "running"  # its lease will run out
@@ -294,17 +290,3 @@ def _expire_lease(lab: Lab, id: str) -> None:
     """As if the database had waited for longer than the lease."""
     claim = life.Claim(lab.job(id), lab.job(id).fence)
     assert life.renew(lab.database, claim, lease=-1.0)
-
-
-@contextmanager
-def _unreachable(url: str) -> Iterator[None]:
-    """The server lets nobody into this database, and throws out who is in it."""
-    server, _, name = url.rpartition("/")
-    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as operator:
-        operator.execute(allow.format(sql.Identifier(name), sql.Literal(False)))
-        operator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-        try:
-            yield
-        finally:
-            operator.execute(allow.format(sql.Identifier(name), sql.Literal(True)))

@@ -51,9 +51,9 @@ def written(name: str, content: bytes) -> File:
     return File(path.name, name, sha256(content).hexdigest(), len(content))
 
 
-def keep(done: int) -> None:
-    """A checkpoint."""
-    file = written(f"checkpoint/{done:08}.safetensors", json.dumps({"done": done}).encode().ljust(SIZE))
+def keep(done: int, weight: int = 0) -> None:
+    """A checkpoint, so many bytes heavier than it need be."""
+    file = written(f"checkpoint/{done:08}.safetensors", json.dumps({"done": done}).encode().ljust(SIZE) + b" " * weight)
     tell(Checkpointed(0, done, done, file.path, file.sha256, file.bytes))
 
 
@@ -104,14 +104,14 @@ def run(toy: dict[str, Any], runtime: dict[str, Any]) -> None:
     tell(Phase("train", 0, steps))
     while done < steps:
         if STOP.is_set() and not toy.get("deaf"):
-            keep(done)
+            keep(done, toy.get("weight", 0))
             sys.exit(EXIT_YIELDED)
         if toy.get("die") and done - (began if toy.get("afresh") else 0) == toy.get("at", 3):
             die(toy["die"])
         done += 1
         tell(Step("train", 0, done // 5, done, done, steps, {"loss": 1 / done}, 10.0))
         if toy.get("every") and done % toy["every"] == 0:
-            keep(done)
+            keep(done, toy.get("weight", 0))
         time.sleep(toy.get("pause", 0.0))
     tell(Evaluated(0, 1, done, "test", {"accuracy": 0.5}, {"fgsm": {"epsilon": [0.0, 0.1], "accuracy": [0.5, 0.25]}}))
     weights = written("out/export/model.safetensors", (b"weights" * 1000).ljust(toy.get("weights", 0)))
