@@ -43,6 +43,7 @@ _WISHES: list[tuple[str, dict[str, str]]] = [
     ("cancel", {}),
     ("cancel", {"mode": "graceful"}),
     ("cancel", {"keep": "nothing"}),
+    ("cancel", {"mode": "graceful", "keep": "nothing"}),
 ]
 _APT = {
     ("queued", "run"): "pause",
