@@ -87,10 +87,10 @@ def fenced(rows: Rows) -> Iterator[Violation]:
 
 def checkpoints_grow(rows: Rows) -> Iterator[Violation]:
     """I5, of a job: each checkpoint that was told is newer than the one it went on from, and the newest is the one it would resume from."""
-    newest = 0
+    newest = -1
     for event in rows.events:
         if event["kind"] == "checkpoint_corrupt":
-            newest = event["data"]["resumes_from"] or 0
+            newest = -1 if event["data"]["resumes_from"] is None else event["data"]["resumes_from"]
         elif event["kind"] == "checkpoint":
             if event["data"]["done"] <= newest:
                 yield Violation("I5", rows.accepted.id, f"a checkpoint at {event['data']['done']} after one at {newest}")
