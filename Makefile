@@ -38,6 +38,7 @@ chaos: $(READY)
 	RETORT_MACHINE_EXAMPLES=500 $(BIN)/python -m pytest tests/db/life/test_machine.py
 	$(BIN)/python -m tests.chaos --out benchmarks/results/chaos.json
 	$(BIN)/python -m tests.chaos.baseline --n 20 --out benchmarks/results/chaos_baseline.json
+	$(BIN)/python -m tests.chaos.publish
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.service
