@@ -1,7 +1,7 @@
 """The API of a laboratory as a process, and a client that asks again until it knows, as ours do."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,24 +19,24 @@ COMMAND = (sys.executable, "-m", "api")
 class Api:
     """One port, on which an API is started again and again. The jobs that it plans are then done by the toy child."""
 
-    def __init__(self, lab: Lab, *, crash: str | None) -> None:
+    def __init__(self, lab: Lab, **started: Any) -> None:
         self.lab = lab
         self.port = free_port()
         key = create_key(lab.database, lab.tenant, name="chaos")
         self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}", headers={"Authorization": f"Bearer {key}"}, timeout=httpx.Timeout(PATIENCE)
         )
-        self.process = self.start(crash=crash)
+        self.process = self.start(**started)
         lab.clear()  # nobody but `equip` may take the inspections: the toy cannot read what they are about
         self.assets = equip(lab.database, User(self.http, lab.tenant, key))
 
-    def start(self, *, crash: str | None = None, **chosen: Any) -> Process:
+    def start(self, *, command: Sequence[str] = COMMAND, crash: str | None = None, **chosen: Any) -> Process:
         """Start the API, with `crash` armed to die at that crash point; `chosen` are settings."""
         urls = {"database_url": self.lab.database_url, "broker_url": self.lab.broker_url}
         settings = {**urls, "data": self.lab.folder / "api", "port": self.port, "worker_living": 5, "shutdown": 1, **chosen}
         (self.lab.folder / "api").mkdir(exist_ok=True)
         named = {f"RETORT_{name.upper()}": str(value) for name, value in settings.items()}
-        self.process = started = self.lab.start(f"api{self.lab.number('api')}", COMMAND, named, crash=crash)
+        self.process = started = self.lab.start(f"api{self.lab.number('api')}", command, named, crash=crash)
 
         def answers() -> bool:
             assert started.alive, (self.lab.folder / f"{started.name}.log").read_text()
@@ -80,9 +80,9 @@ class Api:
 
 
 @contextmanager
-def api(lab: Lab, *, crash: str | None = None) -> Iterator[Api]:
-    """The API of a laboratory, for a while; with `crash` its first process is armed."""
-    opened = Api(lab, crash=crash)
+def api(lab: Lab, **started: Any) -> Iterator[Api]:
+    """The API of a laboratory, for a while; `started` as `Api.start` takes it."""
+    opened = Api(lab, **started)
     try:
         yield opened
     finally:

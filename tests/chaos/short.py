@@ -12,6 +12,12 @@ OFTEN = {"W2": len(points.POINTS), "P1": len(poison.WAYS), "A1": 2, "A2": 2, "R1
 """Every crash point, and every way to die; else three times, and less where a start costs seconds."""
 
 
+ELSEWHERE = ("broker", "clock", "database", "disk")
+"""These themes have a short set of their own: test_short_net.py."""
+LONG = ("shipped",)
+"""These wait for the times of the service as it is shipped."""
+
+
 class Short:
     """On one database."""
 
@@ -24,7 +30,8 @@ class Short:
 
 def names(dialect: Dialect, *, embedded: bool = False) -> list[str]:
     """The scenarios of a database."""
-    return sorted(name for name, each in SCENARIOS.items() if dialect in each.dialects and each.embedded == embedded)
+    here = {name: each for name, each in SCENARIOS.items() if each.carry_out.__module__.rpartition(".")[2] not in ELSEWHERE + LONG}
+    return sorted(name for name, each in here.items() if dialect in each.dialects and each.embedded == embedded)
 
 
 def lab_of(dialect: Dialect, factory: pytest.TempPathFactory, *, embedded: bool = False) -> Iterator[Lab]:

@@ -1,0 +1,125 @@
+"""A disk is full: S1. First the one under the job folders, then the one under the database (SQLite). There is room again after a while.
+
+The small disk is a tmpfs in namespaces of its own, which needs no rights where the system lets users have namespaces.
+"""
+
+import json
+import random
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.chaos.catalogue import Missing, Times, carry_out, scenario
+from tests.chaos.lab import WORKER, Lab, open_lab
+
+MIB = 1 << 20
+BALLAST = MIB
+"""Of a checkpoint, in bytes: a full disk has no room for it."""
+_MOUNT = 'mount -t tmpfs -o size="$0" none "$1" && shift && exec "$@"'
+
+
+def on_small_disk(folder: Path, size: int) -> tuple[str, ...]:
+    """The beginning of a command that finds an empty disk of `size` bytes at `folder`, where nobody else sees it. `Missing` without one."""
+    command = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", _MOUNT, str(size), str(folder))
+    try:
+        tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False)
+    except FileNotFoundError as absent:
+        raise Missing("unshare is missing (Debian's package util-linux): there can be no small disk") from absent
+    if tried.returncode:
+        raise Missing(f"users have no namespaces here, so there can be no small disk: {tried.stderr.strip()}")
+    return command
+
+
+@contextmanager
+def full(disk: Path) -> Iterator[None]:
+    """To the last byte, and as it was afterwards."""
+    filler = disk / "filler"
+    try:
+        with filler.open("wb", buffering=0) as out:
+            for block in (64 << 10, 4 << 10, 1):
+                with suppress(OSError):
+                    while out.write(bytes(block)):
+                        pass
+        yield
+    finally:
+        filler.unlink()
+
+
+@scenario("S1")
+def the_job_folders_are_full(lab: Lab, n: int, draw: random.Random, times: Times) -> None:
+    """The disk under a worker's job folders is full for some seconds, while its job writes checkpoints."""
+    lab.clear()
+    folder = lab.folder / "small"
+    folder.mkdir(exist_ok=True)
+    worker = lab.start_worker(command=(*on_small_disk(folder, 16 * MIB), *WORKER), data=folder)
+    disk = Path(f"/proc/{worker.popen.pid}/root{folder}")
+    for _ in range(n):
+        id = lab.train(pause=0.05, ballast=BALLAST)
+        lab.progresses(id)
+        lab.log.write("disk full", "job folders")
+        with full(disk):
+            time.sleep(draw.uniform(1, 3))
+            kept = lab.job(id).checkpoint
+        assert kept, f"the checkpoint of {id} is gone"
+        with times.measure("room on the disk to the end of the job"):
+            lab.reaches(id, "succeeded")
+
+
+@scenario("S1 database", dialects=("sqlite",))
+def the_database_is_full(lab: Lab, n: int, draw: random.Random, times: Times) -> None:
+    """The disk under an SQLite database is full for some seconds, in a laboratory of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        (disk := Path(folder) / "disk").mkdir()
+        command = [
+            *on_small_disk(disk, 32 * MIB),
+            sys.executable,
+            "-m",
+            "tests.chaos.scenarios.disk",
+            folder,
+            str(n),
+            str(draw.getrandbits(30)),
+        ]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    outcome = json.loads(ended.stdout)
+    for fault, count in outcome["faults"].items():
+        for _ in range(count):
+            lab.log.write(fault, "database")
+    times.seconds.update(outcome["seconds"])
+    assert not outcome["violations"], outcome["violations"]
+
+
+def inside(lab: Lab, n: int, draw: random.Random, times: Times) -> None:
+    """The same, where the small disk can be seen."""
+    lab.have(1)
+    disk = Path(lab.database_url.removeprefix("sqlite:///")).resolve().parent
+    for _ in range(n):
+        id = lab.train(pause=0.05, ballast=BALLAST)
+        lab.progresses(id)
+        lab.log.write("disk full", "database")
+        with full(disk):
+            time.sleep(draw.uniform(1, 3))
+        with times.measure("room on the disk to the end of the job"):
+            lab.reaches(id, "succeeded")
+    with closing(sqlite3.connect(disk / "retort.db")) as file:
+        (sound,) = file.execute("PRAGMA integrity_check").fetchone()
+    assert sound == "ok", sound
+
+
+def main(folder: Path, n: int, seed: int) -> None:
+    """Inside the namespaces: a laboratory whose database is on the small disk."""
+    (folder / "retort.db").symlink_to(folder / "disk" / "retort.db")
+    scenario("inside")(inside)
+    with open_lab(folder, "sqlite") as lab:
+        outcome = carry_out(lab, "inside", n=n, seed=seed)
+    sys.stdout.write(json.dumps(asdict(outcome)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
