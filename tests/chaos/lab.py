@@ -104,16 +104,15 @@ class Lab(WorkerLab):
         return until(fence)
 
     def pid(self, id: str, *, worker: str = "*") -> int:
-        """The living process that works on a job."""
+        """Wait for the living process that works on a job."""
+        return until(lambda: self._marked(id, worker))
 
-        def marked() -> int | None:
-            for file in self.folder.glob(f"worker/jobs/{worker}/{id}.*/pid"):
-                with suppress(OSError, ValueError, IndexError):
-                    if lives(pid := int(file.read_text().split()[0])):
-                        return pid
-            return None
-
-        return until(marked)
+    def _marked(self, id: str, worker: str = "*") -> int | None:
+        for file in self.folder.glob(f"worker/jobs/{worker}/{id}.*/pid"):
+            with suppress(OSError, ValueError, IndexError):
+                if lives(pid := int(file.read_text().split()[0])):
+                    return pid
+        return None
 
     def progresses(self, id: str, *, beyond: int = 0) -> int:
         """Wait for a checkpoint of more than so many steps; its steps."""
@@ -177,13 +176,16 @@ class Lab(WorkerLab):
         process.popen.kill()
         process.popen.wait(PATIENCE)
 
-    def kill_child(self, id: str) -> None:
-        """SIGKILL of the process that trains; it must be dead afterwards."""
+    def kill_child(self, id: str) -> bool:
+        """SIGKILL of the process that trains; it is dead afterwards. False where the job had ended, as it may on a busy machine."""
+        pid = until(lambda: self._marked(id) or (None if self.job(id).state == "running" else -1))
+        if pid < 0:
+            return False
         self.log.write("kill child", id)
-        pid = self.pid(id)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         until(lambda: not lives(pid))
+        return True
 
     def freeze(self, process: Process) -> None:
         """SIGSTOP, but not inside a transaction: SQLite has one writer, and with that one asleep all sleep."""

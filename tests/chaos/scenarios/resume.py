@@ -18,9 +18,8 @@ def the_engine_is_killed(lab: Lab, n: int, draw: random.Random, times: Times) ->
         id = engine.train(lab)
         lab.progresses(id)
         time.sleep(draw.uniform(0, 0.3))
-        if lab.job(id).state == "running":
-            fence = lab.job(id).fence
-            lab.kill_child(id)
+        fence = lab.job(id).fence
+        if lab.kill_child(id):
             with times.measure("the engine's death to its next attempt"):
                 lab.runs(id, after=fence)
         lab.reaches(id, "succeeded", "quarantined", "failed")
@@ -31,7 +30,7 @@ def the_machine_goes_out(lab: Lab, n: int, draw: random.Random, times: Times) ->
     """SIGKILL of everything at once on one machine, with SQLite and a folder of messages: it goes on at the next start."""
     for batch in batches(n, 1):
         workers = lab.have(2)
-        ids = [lab.train(pause=0.02) for _ in range(2 * batch)]
+        ids = [lab.train(pause=0.04) for _ in range(2 * batch)]
         for id in ids:
             lab.runs(id)
         time.sleep(draw.uniform(0, 1))
