@@ -132,7 +132,10 @@ def invalid(found: Sequence[Finding]) -> Problem:
 def unavailable() -> Problem:
     """The database does not answer."""
     return Problem(
-        503, "the database cannot be reached", hint="nothing was changed; try again in a few seconds", headers={"Retry-After": "5"}
+        503,
+        "the database cannot be reached",
+        hint="it may have been done or not; try again in a few seconds, a new job with the same Idempotency-Key",
+        headers={"Retry-After": "5"},
     )
 
 

@@ -74,6 +74,8 @@ def _round(dialect: Dialect, name: str | None, *, embedded: bool, n: int, seed: 
                 for line in (folder / "faults.jsonl").read_text().splitlines() if lab.log.file.exists() else ():
                     log.write(json.dumps({"database": dialect, "seed": seed, **json.loads(line)}) + "\n")
             _say(f"{dialect:<10} {each:<4} seed {seed}: {outcome.jobs} jobs, {outcome.faults}, violations {counted(outcome.violations)}")
+            if outcome.missing:
+                _say(f"    skipped: {outcome.missing}")
             for violation in outcome.violations:
                 _say(f"    {violation.invariant} {violation.job} {violation.what}")
             if outcome.violations:  # what the processes wrote is the only witness
@@ -110,6 +112,7 @@ def summary(outcomes: Sequence[Outcome], sabotaged: Sequence[Outcome], *, seed: 
             }
             for (name, database), group in groups.items()
         ],
+        "missing": sorted({each.missing for each in outcomes if each.missing}),
         "sabotages": [
             {"without": each.scenario.removeprefix("without_"), "database": each.database, "n": each.n, "jobs": each.jobs,
              "found": counted(each.violations)}

@@ -62,6 +62,8 @@ class Outcome:
     faults: dict[str, int]
     violations: list[Violation]
     seconds: dict[str, list[float]]
+    missing: str = ""
+    """What this machine lacks, where that was a reason to do nothing."""
 
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -82,15 +84,17 @@ def carry_out(lab: Lab, name: str, *, n: int, seed: int) -> Outcome:
     """One scenario in a laboratory that may have seen others."""
     times = Times()
     lab.begin(name)
-    broken = []
+    broken, lacking = [], ""
     try:
         SCENARIOS[name].carry_out(lab, n, random.Random(f"{seed} {name}"), times)
+    except Missing as missing:
+        lacking = str(missing)
     except AssertionError as promise:  # what only the scenario itself can see; the invariants are still to be asked
         broken.append(Violation("promise", "", str(promise)))
     lab.settle()
     return Outcome(
         scenario=name, database=lab.database.dialect, n=n, seed=seed, jobs=len(lab.accepted), faults=dict(lab.log.counts),
-        violations=[*broken, *violations(lab)], seconds=dict(times.seconds),
+        violations=[*broken, *violations(lab)], seconds=dict(times.seconds), missing=lacking,
     )  # fmt: skip
 
 
