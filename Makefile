@@ -1,4 +1,5 @@
-# The one door to everything: make demo, make test, make check, make bench, make step, make bss, make penalty, make trace, make tables DATA=<images>.
+# The one door to everything: make demo, make test, make check, make chaos, make bench, make step, make bss, make penalty, make trace,
+# make tables DATA=<images>.
 
 PYTHON ?= python3
 # Extra words for the installation of torch alone. Without a GPU, name PyTorch's own CPU index here (see the README): it saves gigabytes.
@@ -7,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check format bench step bss penalty trace tables clean
+.PHONY: demo test check format chaos bench step bss penalty trace tables clean
 
 $(READY): pyproject.toml constraints.txt retort/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Retort needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -31,6 +32,13 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The long set of docs/reliability.md, about an hour and a half on two cores that do nothing else.
+chaos: $(READY)
+	RETORT_MACHINE_EXAMPLES=500 $(BIN)/python -m pytest tests/db/life/test_machine.py
+	$(BIN)/python -m tests.chaos --out benchmarks/results/chaos.json
+	$(BIN)/python -m tests.chaos.baseline --n 20 --out benchmarks/results/chaos_baseline.json
+	$(BIN)/python -m tests.chaos.publish
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.service

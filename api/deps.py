@@ -1,5 +1,6 @@
-"""What every route is given: the running service, and ids and cursors of the right form."""
+"""What every route is given: the running service, ids and cursors of the right form, and the job of an id."""
 
+import shutil
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -7,8 +8,12 @@ from fastapi import Depends, Header, Path, Query, Request
 
 from api.doorbell import Doorbell
 from api.feed import Feeds
+from api.problems import not_found, storage_full
 from api.receiving import Receiving
 from api.settings import Settings
+from db import jobs
+from db.access import Tenant
+from db.life import Job
 from db.session import Database
 
 
@@ -30,6 +35,23 @@ async def service(request: Request) -> Service:
 
 
 Running = Annotated[Service, Depends(service)]
+
+
+def need_room(running: Service, wanted: int = 0) -> None:
+    """A Problem where the disk of an SQLite database would have less than `min_free` bytes beside the `wanted` ones. The disk of a server
+    is not seen from here: PostgreSQL itself says when it is full.
+    """
+    file = running.database.file
+    if file is not None and (free := shutil.disk_usage(file.parent).free) - wanted < running.settings.min_free:
+        raise storage_full(f"{free} bytes are free, {running.settings.min_free + wanted} are wanted")
+
+
+async def _room(running: Running) -> None:
+    need_room(running)
+
+
+Roomy = Depends(_room)
+"""For a route that takes something in."""
 ID = r"^[a-z]{2,5}_[0-9a-z]{1,40}$"
 Id = Annotated[str, Path(pattern=ID, description="as the service gave it")]
 Name = Annotated[str, Path(pattern=r"^[a-z][a-z0-9_]{0,60}$")]
@@ -38,3 +60,11 @@ IdempotencyKey = Annotated[
     str | None, Header(max_length=257, description="any text of your own: the same request sent twice with it is carried out once")
 ]
 After = Annotated[str | None, Query(pattern=ID, description="`next_cursor` of the page before", examples=[None])]
+
+
+def find_job(running: Service, tenant: Tenant, id: str) -> Job:
+    """The tenant's job of this id, of any kind; a Problem where there is none."""
+    job = jobs.get_job(running.database, tenant, id)
+    if job is None:
+        raise not_found("job", id)
+    return job

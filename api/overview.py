@@ -64,6 +64,7 @@ class SweepCard(SweepSummary):
 
     progress: SweepProgress
     best: BestSoFar | None = Field(description="so far; after the end it is the result's")
+    warnings: list[str] = Field(default=[], description="of a new sweep: what the plan of its base warns of; later its trials' jobs say it")
     jobs: str = Field(description="where its trials are")
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from fastapi import Response
+
 from api.curves import last_values
 from api.deps import Service
 from api.shapes import JobCard, JobProblem, Progress, Status, Urls, WorkerOfJob, when
@@ -25,20 +27,22 @@ def status_of(job: Job) -> Status:
 
 
 def actions_of(job: Job) -> list[str]:
-    """What the user may ask for now; an inspection ends with its asset, and takes no wishes."""
-    if job.kind == "inspect":
-        return []
+    """What the user may ask for now, and change something: exactly what the routes of `api/routes/wishes.py` would grant."""
+    clone = ["clone"] if job.kind == "distil" else []
     match status_of(job):
         case "queued" | "running":
-            return ["pause", "cancel"]
+            return ["pause", "cancel", *clone]
         case "pausing" | "paused":
-            return ["resume", "cancel"]
+            stay = ["pause"] if job.code == "storage_full" else []  # the service paused it, and would let it go on
+            return [*stay, "resume", "cancel", *clone]
+        case "cancelling" if job.cancel_mode == "graceful":
+            return ["cancel", *clone]
         case "quarantined":
-            return ["release", "cancel"]
-        case "failed" | "cancelled":
-            return ["retry"]
+            return ["release", "cancel", *clone]
+        case "failed" | "cancelled" if job.kind != "inspect" or job.asset:
+            return ["retry", *clone]
         case _:
-            return []
+            return clone
 
 
 def portrait(running: Service, tenant: Tenant, job: Job) -> JobCard:
@@ -68,6 +72,7 @@ def portrait(running: Service, tenant: Tenant, job: Job) -> JobCard:
         attempt=job.attempt,
         parent=job.parent,
         progress=progress,
+        checkpoint_step=job.checkpoint["done"] if job.checkpoint else None,
         latest_metrics=latest,
         worker=WorkerOfJob(id=job.owner) if job.owner and job.state == "running" else None,
         problem=_problem(running, tenant, job),
@@ -84,6 +89,12 @@ def portrait(running: Service, tenant: Tenant, job: Job) -> JobCard:
         started_at=when(times["running"]) if "running" in times else None,
         finished_at=when(times[job.state]) if job.state in TERMINAL else None,
     )
+
+
+def created(running: Service, tenant: Tenant, job: Job, response: Response) -> JobCard:
+    """A job that the request made, with its address in the answer's header."""
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return portrait(running, tenant, job)
 
 
 def last_lines(attempts: Sequence[Attempt], most: int = LINES) -> list[str]:

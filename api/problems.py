@@ -2,7 +2,9 @@
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal, cast
 
 from fastapi import FastAPI, Request
@@ -13,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from api.findings import Finding, findings
 from core.errors import Refused
-from db.session import Unavailable
+from db.session import Full, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ TITLES: Mapping[int, tuple[str, str]] = {
     507: ("storage_full", "No room left"),
 }
 _KEY = re.compile(r'"?[\x20-\x21\x23-\x7e]{1,255}"?')
-RETRYABLE = frozenset({408, 423, 429, 503})
+RETRYABLE = frozenset({408, 423, 429, 503, 507})
 
 
 class Fault(BaseModel):
@@ -100,6 +102,11 @@ def not_kept(gone: KeyError) -> Problem:
     return Problem(409, f"the bytes {gone} are not kept any more", code="not_kept", hint="upload them again")
 
 
+def too_many_queued(many: Exception) -> Problem:
+    """The caller has as many jobs waiting as it may, inspections among them."""
+    return Problem(429, str(many), code="too_many_queued", hint="wait until some have run, or cancel some", headers={"Retry-After": "30"})
+
+
 def key_reused(reused: Exception) -> Problem:
     """An idempotency key came with two requests."""
     return Problem(
@@ -129,6 +136,24 @@ def invalid(found: Sequence[Finding]) -> Problem:
     return Problem(422, detail, hint=hint, errors=found)
 
 
+@contextmanager
+def beneath(place: str) -> Iterator[None]:
+    """For a spec that stands at `place` of the body, or is to be mended there: what is wrong with the spec is named as a field of the body.
+
+    A `Refused` stays one, a Problem of the request's fields too.
+    """
+    try:
+        yield
+    except Refused as refused:
+        raise Refused(f"{place}{refused.where}", refused.reason, hint=refused.hint, code=refused.code) from refused
+    except Problem as problem:
+        found = tuple(replace(each, pointer=f"{place}{each.pointer}") for each in problem.errors)
+        if problem.status == 422 and found:
+            raise invalid(found) from problem
+        problem.errors = found
+        raise
+
+
 def unavailable() -> Problem:
     """The database does not answer."""
     return Problem(
@@ -136,6 +161,13 @@ def unavailable() -> Problem:
         "the database cannot be reached",
         hint="it may have been done or not; try again in a few seconds, a new job with the same Idempotency-Key",
         headers={"Retry-After": "5"},
+    )
+
+
+def storage_full(what: str) -> Problem:
+    """There is no room for what would be written."""
+    return Problem(
+        507, f"there is no room: {what}", hint="nothing was changed; make room, or try again later", headers={"Retry-After": "60"}
     )
 
 
@@ -209,8 +241,13 @@ def install(app: FastAPI) -> None:
         log.warning("the database cannot be reached: %s", error)
         return answer(request, unavailable())
 
+    async def of_full(request: Request, error: Exception) -> JSONResponse:
+        log.warning("the database is full: %s", error)
+        return answer(request, storage_full("the database is full"))
+
     app.add_exception_handler(Problem, of_problem)
     app.add_exception_handler(Refused, of_refused)
     app.add_exception_handler(RequestValidationError, of_validation)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(Unavailable, of_unavailable)
+    app.add_exception_handler(Full, of_full)

@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     max_queued: int = Field(1000, ge=1, description="queued jobs of one tenant")
     max_sweeps: int = Field(16, ge=1, description="running sweeps of one tenant")
     sweep_seconds: float = Field(2.0, gt=0, description="between two looks at the running sweeps")
-    min_free: int = Field(256 * MIB, description="/readyz fails when the data folder's disk has less")
+    min_free: int = Field(256 * MIB, description="below it nothing is taken in, and /readyz fails")
 
     stream_poll: float = Field(0.5, gt=0, description="how often a live stream looks into the database")
     stream_ping: float = Field(15.0, gt=0, description="how often a silent stream says that it lives")

@@ -165,8 +165,9 @@ class JobCard(BaseModel):
     message: str
     fault: Fault | None
     attempt: int
-    parent: str | None
+    parent: str | None = Field(description="the job that this one tries again; a clone is a job of its own and has none")
     progress: Progress | None
+    checkpoint_step: int | None = Field(description="where its last checkpoint stands: from there it resumes, or a retry of it begins")
     latest_metrics: dict[str, float]
     worker: WorkerOfJob | None
     problem: JobProblem | None
@@ -181,7 +182,7 @@ class JobCard(BaseModel):
         description="what its plan warned of when it was submitted: nothing is wrong, but another setting may be meant"
     )
     queue_reason: str | None = Field(description="why the job is still queued, when no living worker can take it")
-    actions: list[str]
+    actions: list[str] = Field(description="what may be asked for now: each is the last part of an address below the job's own")
     urls: Urls
     spec: dict[str, Any]
     metadata: dict[str, Any]
@@ -242,7 +243,8 @@ class AttemptCard(BaseModel):
     code: str | None
     exit_code: int | None
     signal: int | None
-    max_rss: int | None
+    max_rss: int | None = Field(description="the most memory that its process held, in bytes")
+    lines: list[str] = Field(description="what its process wrote at its end, where `lines` asked for it")
 
 
 class ArtifactCard(BaseModel):

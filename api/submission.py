@@ -2,14 +2,16 @@
 
 import hashlib
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
-from api.deps import Service
-from api.findings import Finding
-from api.problems import Problem, invalid, key_reused, not_kept
+from api.deps import Service, need_room
+from api.findings import Finding, findings
+from api.problems import Problem, invalid, key_reused, not_kept, too_many_queued
 from core.anatomy import Anatomy
 from core.data.report import DatasetReport
 from core.plan import Plan, plan
@@ -71,11 +73,50 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
     return Draft(spec, planned, task, {path: digest for path, digest in blobs.items() if digest})
 
 
-def submit(running: Service, tenant: Tenant, drafted: Draft, *, key: str | None, trial: tuple[str, int] | None = None) -> Job:
-    """Queue a planned job and ring for a worker. With a `key` the same request twice is one job; with `trial` = (sweep, number) it is
-    that trial, or `life.NotTheNext`."""
+def overridden(spec: Mapping[str, Any], overrides: Mapping[str, Any]) -> JobSpec:
+    """The spec with the overrides merged in: a JSON merge patch (RFC 7386), in which null removes a field, so that its default holds, and
+    a list is replaced whole. A Problem that names the fields where that is no job spec."""
+    document = _merged(spec, overrides)
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as wrong:
+        found = findings([{**each, "loc": ("body", *each["loc"])} for each in wrong.errors()], document, JobSpec)
+        raise invalid([each if _holds(overrides, each.pointer) else replace(each, hint=_INHERITED) for each in found]) from None
+
+
+_INHERITED = "the old job's spec has it: null in the overrides removes it"
+
+
+def _holds(document: Any, pointer: str) -> bool:
+    """Whether the overrides themselves say something at this place."""
+    for part in pointer.split("/")[1:]:
+        if not isinstance(document, Mapping):
+            break
+        if part not in document:
+            return False
+        document = document[part]
+    return True
+
+
+def _merged(target: Any, patch: Any) -> Any:
+    if not isinstance(patch, Mapping):
+        return patch
+    merged = dict(target) if isinstance(target, Mapping) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = _merged(merged.get(name), value)
+    return merged
+
+
+def submit(
+    running: Service, tenant: Tenant, drafted: Draft, *, key: str | None, act: str = "", trial: tuple[str, int] | None = None
+) -> Job:
+    """Queue a planned job and ring for a worker. With a `key` the same request twice is one job, where `act` says what else than the spec
+    the request was; with `trial` = (sweep, number) it is that trial, or `life.NotTheNext`."""
+    need_room(running)
     spec = drafted.spec
-    body = spec.model_dump_json().encode()
     try:
         job = life.submit(
             running.database,
@@ -87,21 +128,24 @@ def submit(running: Service, tenant: Tenant, drafted: Draft, *, key: str | None,
             queue=QUEUES[spec.device],
             seconds_limit=spec.limits.seconds,
             metadata=spec.metadata,
-            idempotency=(key, hashlib.sha256(body).hexdigest()) if key else None,
+            idempotency=(key, fingerprint(act + spec.model_dump_json())) if key else None,
             trial=trial,
             max_queued=running.settings.max_queued,
         )
     except life.KeyReused as reused:
         raise key_reused(reused) from None
     except life.TooManyQueued as many:
-        raise Problem(
-            429, str(many), code="too_many_queued", hint="wait until some have run, or cancel some", headers={"Retry-After": "30"}
-        ) from None
+        raise too_many_queued(many) from None
     except KeyError as gone:
         raise not_kept(gone) from None
     crashpoint("api.after_commit")
     running.doorbell.ring([job.queue])
     return job
+
+
+def fingerprint(request: str) -> str:
+    """What an idempotency key is remembered with: the same key for another request is refused."""
+    return hashlib.sha256(request.encode()).hexdigest()
 
 
 def ready(running: Service, tenant: Tenant, kind: AssetKind, id: str, where: str) -> Asset:

@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from core import shim
-from core.errors import EXIT_DIVERGED, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, EXIT_YIELDED, Diverged, Refused
+from core.blobs import NO_ROOM
+from core.errors import (
+    EXIT_DIVERGED,
+    EXIT_NO_ROOM,
+    EXIT_OUT_OF_MEMORY,
+    EXIT_REFUSED,
+    EXIT_UNRESUMABLE,
+    EXIT_YIELDED,
+    Diverged,
+    Refused,
+    Unresumable,
+)
 from core.events import Refusal
 from core.wire import Stopped, Wire
 
@@ -63,14 +74,33 @@ def _work(command: str, folder: Path, task: dict[str, Any], runtime: dict[str, A
         return EXIT_DIVERGED
     except Stopped:
         return EXIT_YIELDED
-    except (MemoryError, RuntimeError) as error:
-        code = _memory(error)
-        if code is None:
+    except Exception as error:
+        told = _last_word(command, error)
+        if told is None:
             raise
-        where, hint = ("/recipe/batch_size", "a smaller batch_size, with accumulate, needs less") if command == "run" else ("/upload", "")
-        wire.tell(Refusal(where, f"out of memory: {str(error).splitlines()[0] if str(error) else 'nothing is left'}", hint, code))
-        return EXIT_OUT_OF_MEMORY
+        code, last = told
+        wire.tell(last)
+        return code
     return 0
+
+
+def _last_word(command: str, error: Exception) -> tuple[int, Refusal] | None:
+    """The exit code and the last event for what is no defect and nobody's wish; None for any other error."""
+    if isinstance(error, Unresumable):
+        return EXIT_UNRESUMABLE, Refusal("", str(error), "nothing: the job goes on from the checkpoint before it", "internal_error")
+    if _is_full(error):  # told, and not only written to the log, which may lie on the same disk
+        return EXIT_NO_ROOM, Refusal("", f"the worker's disk is full: {error}", code="storage_full")
+    if code := _memory(error):
+        where, hint = ("/recipe/batch_size", "a smaller batch_size, with accumulate, needs less") if command == "run" else ("/upload", "")
+        return EXIT_OUT_OF_MEMORY, Refusal(
+            where, f"out of memory: {str(error).splitlines()[0] if str(error) else 'nothing is left'}", hint, code
+        )
+    return None
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a disk is full, by the number or, of a library that hides it, by the words."""
+    return (isinstance(error, OSError) and error.errno in NO_ROOM) or "No space left on device" in str(error)
 
 
 def _memory(error: Exception) -> str | None:
@@ -79,6 +109,8 @@ def _memory(error: Exception) -> str | None:
         return "oom_host"
     if type(error).__name__ == "OutOfMemoryError":
         return "oom_gpu"
+    if not isinstance(error, RuntimeError):
+        return None
     # What torch's CPU allocator says is a plain RuntimeError.
     return "oom_host" if "DefaultCPUAllocator" in str(error) or "not enough memory" in str(error) else None
 

@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from core.errors import Corrupt, Diverged
+from core.errors import Diverged, Unresumable
 from core.method import Clock, Fit, Term
 from core.optim import optimiser
 from core.taps import Tapped
@@ -160,20 +160,21 @@ class Bench:
         return save({name: state[name].to("cpu", copy=True).contiguous() for name in sorted(state)})
 
     def thaw(self, blob: bytes) -> None:
-        """Put everything back, into the existing parameters, so that their device and memory layout stay. `Corrupt` for other bytes."""
+        """Put everything back, into the existing parameters, so that their device and memory layout stay. `Unresumable` for other bytes."""
         try:
             state = load(blob)
         except SafetensorError as wrong:
-            raise Corrupt(f"the checkpoint cannot be read: {wrong}") from wrong
-        fit, step, told = (int(number) for number in state.pop("position", torch.tensor([-1, 0, 0])))
+            raise Unresumable(f"the checkpoint cannot be read: {wrong}") from wrong
+        position = state.pop("position", torch.empty(0))
+        fit, step, told = (int(number) for number in position) if position.shape == (3,) else (-1, 0, 0)
         if not 0 <= fit < len(self.fits):
-            raise Corrupt("the checkpoint is of another plan: its position is in none of the fits")
+            raise Unresumable("the checkpoint is of another plan: its position is in none of the fits")
         self.enter(fit)
         self.step, self.told = step, told
         with torch.no_grad():
             for name, tensor in self._changing():
                 if name not in state or state[name].shape != tensor.shape:
-                    raise Corrupt(f"the checkpoint is of another plan: {name!r} is missing or has another shape")
+                    raise Unresumable(f"the checkpoint is of another plan: {name!r} is missing or has another shape")
                 tensor.copy_(state.pop(name))
         for name, value in state.items():
             kind, _, rest = name.partition("/")
@@ -185,7 +186,7 @@ class Bench:
                 # Adam's counter stays on the CPU; everything else lies as its parameter does.
                 self.optimiser.state[parameter][key] = value if key == "step" else torch.empty_like(parameter).copy_(value)
             else:
-                raise Corrupt(f"the checkpoint is of another plan: nothing here is called {name!r}")
+                raise Unresumable(f"the checkpoint is of another plan: nothing here is called {name!r}")
 
     def _named_learning(self) -> Iterator[tuple[str, nn.Parameter]]:
         seen: set[int] = set()

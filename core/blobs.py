@@ -3,6 +3,7 @@
 This module imports no torch: the worker reads it.
 """
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -16,6 +17,8 @@ Digest = str
 """The sha256 of the content, in lower-case hexadecimal: the content is the name."""
 
 CHUNK = 1 << 20
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""How the system says that a disk, or somebody's share of it, is full."""
 
 
 class BlobStore(Protocol):

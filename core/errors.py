@@ -4,6 +4,7 @@
     ├── Refused     the user's fault: names the field, the reason and what to try
     ├── Diverged    training met a loss that is not finite
     └── Corrupt     bytes that are not what their name says: the world's fault
+        └── Unresumable   so is the checkpoint that the job was to go on from
 
 This module imports no torch: the worker reads it.
 """
@@ -13,8 +14,12 @@ EXIT_REFUSED = 10
 EXIT_DIVERGED = 11
 """The loss stopped being finite; its last event says where."""
 EXIT_OUT_OF_MEMORY = 12
-"""Memory is used up; the last event says of what, with the code "oom_gpu" or "oom_host". Not final at once, unlike 10: another job may have
-held the memory, so it is tried once more; a second time it is the job that is too large, and trying again on the same limit is useless."""
+"""Memory is used up; the last event says of what, with the code "oom_gpu" or "oom_host". The job is not tried again unchanged: it is put in
+quarantine and not failed, unlike 10, for it may be released to a larger worker."""
+EXIT_NO_ROOM = 13
+"""A disk is full; the last event says which. The job waits until there is room."""
+EXIT_UNRESUMABLE = 14
+"""The checkpoint that the job was to go on from cannot be read; the last event says why. The one before it may do."""
 EXIT_YIELDED = 75
 """The child was asked to stop, kept a checkpoint and hands the job back."""
 EXIT_ORPHANED = 99
@@ -46,3 +51,7 @@ class Diverged(RetortError):
 
 class Corrupt(RetortError):
     """Bytes whose digest or structure is not what was promised."""
+
+
+class Unresumable(Corrupt):
+    """A checkpoint that cannot be read, or is none of this job."""

@@ -69,6 +69,14 @@ class Checkpointed:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckpointFailed:
+    """No checkpoint could be kept at this step, for want of room; the one before stands, and the job goes on."""
+
+    done: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """One file of an export, `path` relative to the job folder."""
 
@@ -120,10 +128,11 @@ class Result:
     values: Mapping[str, Any]
 
 
-Event = Phase | Step | Evaluated | Checkpointed | Exported | Inspected | Refusal | Log | Result
+Event = Phase | Step | Evaluated | Checkpointed | CheckpointFailed | Exported | Inspected | Refusal | Log | Result
 
 _NAMES: dict[str, type[Event]] = {
-    kind.__name__.lower(): kind for kind in (Phase, Step, Evaluated, Checkpointed, Exported, Inspected, Refusal, Log, Result)
+    kind.__name__.lower(): kind
+    for kind in (Phase, Step, Evaluated, Checkpointed, CheckpointFailed, Exported, Inspected, Refusal, Log, Result)
 }
 
 

@@ -58,11 +58,14 @@ def distil(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) 
     events = run(job.plan, teacher, student, sources, resume=frozen, keep=checkpoints.keep, report_seconds=runtime.report_seconds)
     with closing(cast("Generator[Event | None]", events)):
         for event in events:
+            wire.holding = wire.holding or training  # a step was made: `keep` sees to it before the next one
             if event is not None:
                 wire.tell(event)
             match event:
                 case Phase(phase=phase):
                     training = phase in ("transfer", "train")
+                    if phase == "evaluate":
+                        checkpoints.finish()
                 case Evaluated(split="test"):
                     test, curves = event.values, event.curves
             if not training:  # while training, `keep` looks

@@ -276,6 +276,8 @@ def _in_vain(spec: JobSpec, lesson: Lesson) -> list[str]:
     found = []
     if len(lesson.initialise) > 1:
         found.append(f"{len(lesson.initialise)} methods set the student's first weights: each may overwrite what those before it set")
+    if lesson.initialise and isinstance(spec.student.weights, str):
+        found.append("a method sets the student's first weights and may overwrite those of /student/weights")
     if spec.teacher_dataset is not None and all(fit.data != "teacher" for fit in lesson.transfer):
         found.append("no method trains on the teacher_dataset: it changes nothing")
     return found

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Self
 
-from core.errors import RetortError
+from core.errors import EXIT_YIELDED, RetortError
 from core.events import Event, Log, encode
 
 _LONGEST_COMMAND = 1 << 16
@@ -23,9 +23,14 @@ class Stopped(RetortError):
 
 
 class Wire:
-    """Events go out with `tell`; `stop` and `checkpoint` are flags that commands raise, to be looked at between two pieces of work."""
+    """Events go out with `tell`; `stop` and `checkpoint` are flags that commands raise, to be looked at between two pieces of work.
+
+    While there is nothing to lose, a stop ends the process at once, wherever it is: in an import, a compilation, a long evaluation.
+    `holding` says that there is something, and that the stop waits until it is kept.
+    """
 
     def __init__(self, out: int) -> None:
+        self.holding = False
         self._out = out
         self._told = time.monotonic()
         self.stop = threading.Event()
@@ -38,7 +43,7 @@ class Wire:
         out = os.dup(1)
         os.dup2(2, 1)
         wire = cls(out)
-        signal.signal(signal.SIGTERM, lambda number, frame: wire.stop.set())
+        signal.signal(signal.SIGTERM, lambda number, frame: wire._stop())
         threading.Thread(target=wire._listen, name="commands", daemon=True).start()
         return wire
 
@@ -67,6 +72,13 @@ class Wire:
             rest = rest[-_LONGEST_COMMAND:]
             for line in lines:
                 self.obey(line)
+                if self.stop.is_set():
+                    self._stop()
+
+    def _stop(self) -> None:
+        self.stop.set()
+        if not self.holding:
+            os._exit(EXIT_YIELDED)
 
     def obey(self, line: bytes) -> None:
         """Raise the flag of one command; a line that is no command is reported on standard error and changes nothing."""

@@ -1,6 +1,7 @@
 """Bytes in the database, by their digest: a mebibyte a row, each in a short transaction of its own, invisible until all are there."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator
 
 import sqlalchemy as sa
@@ -10,8 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from db.access import Tenant
 from db.crashpoint import crashpoint
 from db.ids import new_id
-from db.session import Database, clock
+from db.session import Database, Full, Unavailable, clock
 from db.tables import artifact, asset, blob, blob_chunk, checkpoint, upload
+
+log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
 _AT_ONCE = 200
@@ -27,9 +30,15 @@ class Blobs:
     def __init__(self, db: Database, tenant: Tenant) -> None:
         self._db = db
         self._tenant = tenant
+        self._left: set[str] = set()
 
     def put(self, chunks: Iterable[bytes]) -> str:
-        """Keep the bytes and return their sha256. At most two mebibytes beside the caller's own chunk are in memory."""
+        """Keep the bytes and return their sha256. At most two mebibytes beside the caller's own chunk are in memory.
+
+        Bytes that are there already are read before the new ones go: where they went bad meanwhile, the new ones mend them.
+        """
+        for left in tuple(self._left):
+            self._discard(left)
         id = new_id("blob")
         with self._db.begin() as tx:
             tx.execute(sa.insert(blob).values(id=id, tenant_id=self._tenant.id, touched_at=clock()))
@@ -42,11 +51,41 @@ class Blobs:
                     tx.execute(sa.insert(blob_chunk).values(blob_id=id, i=i, data=data))
                     tx.execute(sa.update(blob).where(blob.c.id == id).values(touched_at=clock()))
             if not self._publish(id, hasher.hexdigest(), size):
-                discard(self._db, id)
+                if not self._is_whole(hasher.hexdigest()):
+                    self._mend(id, hasher.hexdigest(), size)
+                self._discard(id)
         except BaseException:
-            discard(self._db, id)
+            self._discard(id)
             raise
         return hasher.hexdigest()
+
+    def _discard(self, id: str) -> None:
+        """Take an unnamed blob apart now; where the database does not let us, before the next is written, or leave it to `sweep`."""
+        self._left.add(id)
+        try:
+            discard(self._db, id)
+        except Unavailable as error:
+            log.warning("the half-written %s stays for now: %s", id, error)
+        else:
+            self._left.discard(id)
+
+    def _is_whole(self, digest: str) -> bool:
+        try:
+            for _ in self.get(digest):
+                pass
+        except CorruptBlob as corrupt:
+            log.warning("%s: it is mended with the bytes that came now", corrupt)
+            return False
+        return True
+
+    def _mend(self, id: str, digest: str, size: int) -> None:
+        """Give the chunks of a blob that was just written to the one that has its name, each in a short transaction."""
+        with self._db.begin() as tx:
+            bad = tx.execute(sa.update(blob).where(self._named(digest)).values(size=size).returning(blob.c.id)).scalar_one()
+        for i in range(-(-size // CHUNK)):
+            with self._db.begin() as tx:
+                tx.execute(sa.delete(blob_chunk).where(blob_chunk.c.blob_id == bad, blob_chunk.c.i == i))
+                tx.execute(sa.update(blob_chunk).where(blob_chunk.c.blob_id == id, blob_chunk.c.i == i).values(blob_id=bad))
 
     def _publish(self, id: str, digest: str, size: int) -> bool:
         """Give the written blob its name. False: the tenant has these bytes already, and they count as touched just now."""
@@ -110,22 +149,45 @@ def discard(db: Database, id: str) -> None:
         tx.execute(sa.delete(blob).where(blob.c.id == id, blob.c.sha256.is_(None)))
 
 
-def forget(tx: Connection, tenant_id: str, digest: str) -> list[str]:
-    """Take the name from a blob that no row names; `discard` what is returned after the commit, or leave it to `sweep`."""
-    named_by = (
-        sa.exists().where(asset.c.tenant_id == tenant_id, asset.c.blob == digest),
-        sa.exists().where(artifact.c.tenant_id == tenant_id, artifact.c.sha256 == digest),
-        sa.exists().where(checkpoint.c.tenant_id == tenant_id, checkpoint.c.blob == digest),
-        sa.exists().where(upload.c.tenant_id == tenant_id, upload.c.sha256 == digest, upload.c.status != "cancelled"),
+def forget(tx: Connection, tenant_id: str, digest: str, *, older: float = 0.0) -> list[str]:
+    """Take the name from a blob that no row names and nobody touched for `older` seconds; `discard` what is returned after the commit, or
+    leave it to `sweep`.
+    """
+    unused = (blob.c.tenant_id == tenant_id) & (blob.c.sha256 == digest) & (blob.c.touched_at <= clock() - older) & ~named()
+    try:
+        with tx.begin_nested():
+            return list(tx.execute(sa.update(blob).where(unused).values(sha256=None).returning(blob.c.id)).scalars())
+    except IntegrityError:  # somebody has named it between our look and our write: the reference itself says no
+        return []
+
+
+def named() -> sa.ColumnElement[bool]:
+    """Whether some row names the blob of an enclosing statement. The inputs of jobs do too, and are not looked at here."""
+    return sa.or_(
+        sa.exists().where(asset.c.tenant_id == blob.c.tenant_id, asset.c.blob == blob.c.sha256),
+        sa.exists().where(artifact.c.tenant_id == blob.c.tenant_id, artifact.c.sha256 == blob.c.sha256),
+        sa.exists().where(checkpoint.c.tenant_id == blob.c.tenant_id, checkpoint.c.blob == blob.c.sha256),
+        sa.exists().where(upload.c.tenant_id == blob.c.tenant_id, upload.c.sha256 == blob.c.sha256, upload.c.status != "cancelled"),
     )
-    unused = (blob.c.tenant_id == tenant_id) & (blob.c.sha256 == digest) & ~sa.or_(*named_by)
-    return list(tx.execute(sa.update(blob).where(unused).values(sha256=None).returning(blob.c.id)).scalars())
 
 
-def sweep(db: Database, *, older: float) -> int:
+def has_room(db: Database, tenant_id: str) -> bool:
+    """Whether a mebibyte can be written: it is tried, and taken away again."""
+    id = new_id("blob")
+    try:
+        with db.begin() as tx:
+            tx.execute(sa.insert(blob).values(id=id, tenant_id=tenant_id, touched_at=clock()))
+            tx.execute(sa.insert(blob_chunk).values(blob_id=id, i=0, data=bytes(CHUNK)))
+    except Full:
+        return False
+    discard(db, id)
+    return True
+
+
+def sweep(db: Database, *, older: float, most: int = _AT_ONCE) -> int:
     """Take apart what was never finished, or never taken apart to the end, and was not touched for `older` seconds; how many blobs."""
     with db.read() as tx:
-        left = sa.select(blob.c.id).where(blob.c.sha256.is_(None), blob.c.touched_at < clock() - older)
+        left = sa.select(blob.c.id).where(blob.c.sha256.is_(None), blob.c.touched_at < clock() - older).limit(most)
         ids = tx.execute(left).scalars().all()
     for id in ids:
         discard(db, id)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 _READ = "retort_read"
+_DISK_FULL = "53100"
 _POSTGRES = {
     "connect_timeout": 3,
     "application_name": "retort",
@@ -34,7 +36,6 @@ _SQLITE_TRANSIENT = {
     sqlite3.SQLITE_LOCKED,
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PROTOCOL,
 }
@@ -42,6 +43,10 @@ _SQLITE_TRANSIENT = {
 
 class Unavailable(Exception):
     """The database cannot be reached, does not answer in time, or cannot write. What was asked may or may not have happened."""
+
+
+class Full(Unavailable):
+    """The database answers, but there is no room for what was to be written: nothing of it was. What is smaller may still fit."""
 
 
 class clock(FunctionElement[float]):
@@ -73,6 +78,12 @@ class Database:
         """`sqlite` or `postgresql`."""
         return self._engine.dialect.name
 
+    @property
+    def file(self) -> Path | None:
+        """The file that an SQLite database is; None for a server, whose disk only the server sees."""
+        name = self._engine.url.database
+        return Path(name) if name and self.dialect == "sqlite" else None
+
     def begin(self) -> AbstractContextManager[Connection]:
         """One writing transaction: commits at the end, rolls back on an error. `Unavailable` on any failure of the connection."""
         return self._transaction(self._engine)
@@ -89,8 +100,11 @@ class Database:
         except PoolTimeout as late:
             raise Unavailable("no connection became free in time") from late
         except DBAPIError as error:
+            said = str(error.orig).strip() or type(error.orig).__name__
+            if _is_full(error):
+                raise Full(said) from error
             if _is_outage(error):
-                raise Unavailable(str(error.orig).strip() or type(error.orig).__name__) from error
+                raise Unavailable(said) from error
             raise
 
     def reach(self) -> None:
@@ -151,6 +165,14 @@ def _begin_sqlite(connection: Connection) -> None:
     """Take the write lock at the start: a transaction that upgrades from reading fails at once, whatever the busy timeout says."""
     reading = connection.get_execution_options().get(_READ, False)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+def _is_full(error: DBAPIError) -> bool:
+    """Whether a disk or a quota is used up. Shared memory beside an SQLite file that cannot grow has no other likely cause."""
+    if isinstance(error.orig, sqlite3.Error):
+        code = getattr(error.orig, "sqlite_errorcode", 0)
+        return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE
+    return getattr(error.orig, "sqlstate", None) == _DISK_FULL or "quota exceeded" in str(error.orig)
 
 
 def _is_outage(error: DBAPIError) -> bool:

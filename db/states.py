@@ -4,10 +4,12 @@
                  ▲ │ ▲              │ │ │ └─ permanent error, deadline ──▶ failed
                  │ │ └─ yield, reap, retry ┘ └─ crash budget spent ──▶ quarantined
           resume │ └─ pause ──▶ paused ◀── pause, then yield ── running
-                 └───────────────┘        cancel: from queued, paused, quarantined at once; from running by the supervisor ──▶ cancelled
+                 └───────────────┘        shelve, unshelve: a pause by the service, while there is no room; its code is storage_full
+                                          cancel: from queued, paused, quarantined at once; from running by the supervisor ──▶ cancelled
 
 Who moves a job out of each state: queued — a supervisor (claim), the API (pause, cancel), the maintainer (expire);
-running — its supervisor, or the maintainer once the lease ran out (reap); paused — the API (resume, cancel);
+running — its supervisor, or the maintainer once the lease ran out (reap); paused — the API (resume, cancel), or the maintainer
+where the service itself had paused it (unshelve);
 quarantined — the API (release, cancel); succeeded, failed, cancelled — nobody, a trigger sees to it.
 """
 
@@ -16,6 +18,8 @@ from typing import Literal, get_args
 Kind = Literal["distil", "inspect", "convert", "evaluate", "export"]
 State = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled", "quarantined"]
 Desired = Literal["run", "pause", "cancel"]
+CancelMode = Literal["graceful", "now"]
+Keep = Literal["checkpoint", "nothing"]
 AssetKind = Literal["teacher", "architecture", "dataset"]
 Code = Literal[
     "invalid_input", "incompatible_pair", "teacher_near_chance", "oom_host", "oom_gpu", "diverged", "native_crash", "stalled",
@@ -26,6 +30,8 @@ SweepState = Literal["running", "succeeded", "failed", "cancelled"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STATES: tuple[State, ...] = get_args(State)
+CANCEL_MODES: tuple[CancelMode, ...] = get_args(CancelMode)
+KEEPS: tuple[Keep, ...] = get_args(Keep)
 CODES: tuple[Code, ...] = get_args(Code)
 SWEEP_STATES: tuple[SweepState, ...] = get_args(SweepState)
 TERMINAL: frozenset[State] = frozenset({"succeeded", "failed", "cancelled"})

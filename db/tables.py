@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-from db.states import CODES, KINDS, STATES, SWEEP_STATES
+from db.states import CANCEL_MODES, CODES, KEEPS, KINDS, STATES, SWEEP_STATES
 
 metadata = MetaData(
     naming_convention={
@@ -113,6 +113,8 @@ job = Table(
     Column("priority", Integer, nullable=False),
     Column("state", Text, nullable=False),
     Column("desired", Text, nullable=False),
+    Column("cancel_mode", Text, nullable=False, server_default="now"),
+    Column("cancel_keep", Text, nullable=False, server_default="checkpoint"),
     Column("fence", Integer, nullable=False, server_default="0"),
     Column("owner", Text),
     Column("lease_until", Double),
@@ -141,11 +143,14 @@ job = Table(
     _one_of("state", STATES),
     _one_of("desired", ("run", "pause", "cancel")),
     _one_of("code", CODES),
+    _one_of("cancel_mode", CANCEL_MODES),
+    _one_of("cancel_keep", KEEPS),
     CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
     CheckConstraint("(state = 'running') = (owner IS NOT NULL)", name="owner"),
     CheckConstraint("(state = 'succeeded') = (result IS NOT NULL)", name="result"),
     CheckConstraint("state <> 'queued' OR desired = 'run'", name="queued"),
     CheckConstraint("state <> 'paused' OR desired = 'pause'", name="paused"),
+    CheckConstraint("desired = 'cancel' OR cancel_mode = 'now' AND cancel_keep = 'checkpoint'", name="cancel"),
     CheckConstraint("state NOT IN ('failed', 'cancelled', 'quarantined') OR code IS NOT NULL", name="ending"),
     Index("ix_job_claim", "state", "queue", "run_after"),
     Index("ix_job_spec", "tenant_id", "spec_sha"),

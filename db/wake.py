@@ -45,23 +45,29 @@ def doorbell(broker_url: str, *, socket_timeout: float = 5.0) -> Celery:
     return app
 
 
-def ring(app: Celery, queues: Iterable[str]) -> None:
-    """Wake a worker of each of these queues (`any`: of each there is). Best effort: two seconds at most, errors are logged, not raised."""
+def ring(app: Celery, queues: Iterable[str]) -> bool:
+    """Wake a worker of each of these queues (`any`: of each there is). Best effort: two seconds at most, errors are logged, not raised.
+
+    Whether the broker took every ring; that says nothing of who hears it.
+    """
     names = [name for queue in queues for name in (QUEUES if queue == "any" else (queue,))]
-    ringing = threading.Thread(target=_ring, args=(app, names), name="ring", daemon=True)
+    taken = threading.Event()
+    ringing = threading.Thread(target=_ring, args=(app, names, taken), name="ring", daemon=True)
     ringing.start()
     ringing.join(_PATIENCE)
     if ringing.is_alive():
         log.warning("the broker does not answer; the workers will find the work by themselves")
+    return taken.is_set()
 
 
-def _ring(app: Celery, names: Iterable[str]) -> None:
+def _ring(app: Celery, names: Iterable[str], taken: threading.Event) -> None:
     for name in names:
         try:
             app.send_task(TASK, queue=name, expires=_EXPIRES, ignore_result=True)
         except Exception as error:  # a broker can fail in many ways, and each leaves the job where it is: in the database
             log.warning("could not wake the queue %s: %s", name, error)
             return
+    taken.set()
 
 
 def _folders(url: str) -> dict[str, object]:

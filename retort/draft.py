@@ -30,7 +30,8 @@ def read_document(path: Path) -> Json:
     except (yaml.YAMLError, UnicodeDecodeError) as wrong:
         raise Misused(f"{path} is neither YAML nor JSON: {wrong}") from wrong
     if not isinstance(document, dict):
-        raise Misused(f"{path} holds {type(document).__name__}, not a mapping of fields")
+        held = "is empty" if document is None else "holds a list" if isinstance(document, list) else "holds a single value"
+        raise Misused(f"{path} {held}: it needs a mapping of fields")
     return document
 
 
@@ -156,6 +157,21 @@ def put(document: Json, assignment: str) -> None:
         else:
             raise Misused(f"--set {assignment}: there is no {step!r} in {json.dumps(here)}")
         here = here[key]
+
+
+def overrides(spec: Mapping[str, Any], given: Mapping[str, Any], assignments: Sequence[str]) -> Json:
+    """What a clone of a job with this spec sets otherwise. The service replaces a list whole: to set a field in one, all of it is sent.
+
+    >>> overrides({"methods": [{"name": "kd"}, {"name": "at"}]}, {"seed": 1}, ["methods.0.temperature=2", "name=hot"])
+    {'seed': 1, 'methods': [{'name': 'kd', 'temperature': 2}, {'name': 'at'}], 'name': 'hot'}
+    """
+    document = deepcopy(dict(given))
+    for assignment in assignments:
+        first = assignment.partition("=")[0].split(".")[0].strip()
+        if isinstance(spec.get(first), dict | list):
+            document.setdefault(first, deepcopy(spec[first]))
+        put(document, assignment)
+    return document
 
 
 def _has(here: Any, key: Any) -> bool:

@@ -88,9 +88,9 @@ class Job:
         """What the job said, oldest first, and its process's last lines: `{"data": [{"at", "level", "message"}], "child": […]}`."""
         return self._json("GET", "logs", params={"tail": tail})
 
-    def attempts(self) -> list[Json]:
-        """Each time a worker took the job: who, how it ended."""
-        return list(self._json("GET", "attempts")["data"])
+    def attempts(self, *, lines: int | None = None) -> list[Json]:
+        """Each time a worker took the job: who, how it ended, and so many of the last lines that its process wrote."""
+        return list(self._json("GET", "attempts", params={"lines": lines})["data"])
 
     def artifacts(self) -> list[Artifact]:
         """The files that the job made; none before it succeeded."""
@@ -100,9 +100,11 @@ class Job:
         """Fetch every artifact into `folder`, each verified by its digest; where they lie."""
         return [download(self.connection, artifact, folder, progress=progress) for artifact in self.artifacts()]
 
-    def cancel(self) -> "Job":
-        """Ask for the end of the job; it is `cancelled` once its process is gone."""
-        return self._act("cancel")
+    def cancel(self, *, graceful: bool = False, keep_nothing: bool = False) -> "Job":
+        """Ask for the end of the job; it is `cancelled` once its process is gone. `graceful` lets it keep a checkpoint first, and
+        `keep_nothing` forgets its checkpoints, so that a retry begins at the start.
+        """
+        return self._act("cancel", {"mode": "graceful" if graceful else "now", "keep": "nothing" if keep_nothing else "checkpoint"})
 
     def pause(self) -> "Job":
         """Ask the job to keep a checkpoint and rest."""
@@ -116,9 +118,15 @@ class Job:
         """Let a quarantined job try again."""
         return self._act("release")
 
-    def retry(self) -> "Job":
-        """A new job that starts from the last checkpoint of this one, which is over."""
-        return self._act("retry")
+    def retry(self, *, from_start: bool = False) -> "Job":
+        """A new job that tries this one again, which is over: from its last checkpoint, or from the start."""
+        return self._act("retry", {"from": "start" if from_start else "checkpoint"})
+
+    def clone(self, overrides: Mapping[str, Any] | None = None) -> "Job":
+        """A new job with the spec of this one and the overrides merged in: fields of objects one by one, lists whole, and None removes
+        a field, so that its default holds (RFC 7386).
+        """
+        return self._act("clone", {"overrides": dict(overrides or {})})
 
     def baseline(self) -> "Job":
         """The job that trains the same student without a teacher and for as many epochs in all: the one that exists, else a new one."""

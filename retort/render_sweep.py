@@ -51,7 +51,8 @@ def sweep(one: Sweep, trials: Sequence[Mapping[str, Any]]) -> Group:
         table.add_row("their test", f"accuracy {_spread(again['test_accuracy'])}")
     if result.get("importances"):
         ranked = sorted(result["importances"].items(), key=lambda each: -each[1])
-        table.add_row("importance", ", ".join(f"{path} {weight:.2f}" for path, weight in ranked))
+        shares = ", ".join(f"{path} {weight:.2f}" for path, weight in ranked)
+        table.add_row("importance", f"{shares} (an estimate, from {one.progress['completed']} trials)")
     elif result:
         table.add_row("importance", f"none: {result['importances_reason']}")
     parts: list[RenderableType] = [table]

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -27,6 +27,10 @@ _LAST_LINES = 15
 _SOON = {"RETORT_LEASE": "20", "RETORT_RENEW": "5"}
 """On one machine with its database beside it no answer is long in coming: what was running when the whole service was killed is
 taken up again so much sooner."""
+_AGAIN = 70
+"""How a worker ends that wants to be started again: it hears no ring any more."""
+_PACE = 30.0
+"""Between two starts of it."""
 _REFUSED = 2
 """How `python -m migrations` ends where the database was made by a later version; its last line says so."""
 
@@ -72,6 +76,7 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    started: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
         """`ChildDied` where the process is gone."""
@@ -121,8 +126,7 @@ def up(folder: Folder, options: Options, *, ready: Callable[[str], None], say: C
                 folder.write_service(url=url, key=key)
                 ready(url)
             while not stop.asked and not _is_orphan():
-                for child in children:
-                    child.check()
+                children[:] = [_kept(child, folder, environment, say) for child in children]
                 time.sleep(_TICK)
             say("stopping: running jobs are handed back and go on at the next start (once more to stop at once)")
         finally:
@@ -226,6 +230,16 @@ def _start(name: str, folder: Folder, environment: dict[str, str]) -> Child:
             umask=0o077,  # the database and the logs are their owner's, also in a folder that others may enter
         )
     return Child(name, process, log)
+
+
+def _kept(child: Child, folder: Folder, environment: dict[str, str], say: Callable[[str], None]) -> Child:
+    """The child, or its successor where it ended to be started again and the pace allows it; `ChildDied` where it is gone otherwise."""
+    if child.process.poll() != _AGAIN:
+        child.check()
+    elif time.monotonic() - child.started > _PACE:
+        say(f"the {child.name} ended to be started again; its log says why: {child.log}")
+        return _start(child.name, folder, environment)
+    return child
 
 
 def _new_key(folder: Folder, environment: dict[str, str]) -> str:

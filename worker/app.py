@@ -23,6 +23,8 @@ from worker.tasks import register
 
 log = logging.getLogger(__name__)
 
+_LEAVE = 100.0
+"""So long a checkpoint may take on its way into the database: less than the service manager waits (`docker-compose.yml`)."""
 _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 
@@ -60,7 +62,7 @@ def build(settings: Settings) -> Celery:
     def leave(**_: Any) -> None:
         if not means.stopping.is_set():  # a signal may come here too, and must not find this thread inside `set`
             means.stopping.set()
-        slots.close(2 * settings.grace)
+        slots.close(_LEAVE)
         maintainer.close(settings.grace)
         means.home.close()
         database.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from db import life
-from db.session import Database, Unavailable
+from db.session import Database, Full, Unavailable
 from worker.settings import Settings
 from worker.verdict import Stop
 
@@ -61,7 +61,7 @@ class Lease:
 
     def end(self, stop: Stop) -> None:
         """The job must end, for this reason; the first reason stays, unless the new one outweighs it."""
-        if self.stop is None or stop == "lost" or (stop == "cancel" and self.stop in ("pause", "shutdown")):
+        if self.stop is None or stop == "lost" or (stop == "cancel" and self.stop in ("graceful", "pause", "shutdown", "storage")):
             if stop != self.stop:
                 log.info("ending job=%s fence=%d: %s", self._claim.job.id, self._claim.fence, stop)
             self.stop = stop
@@ -84,14 +84,26 @@ class Lease:
             self._away_since = None
 
     def insist(self, action: Callable[[], T]) -> T:
-        """Do it, again and again while the database is away; `Ended` once that has been too long, or this worker has to go."""
+        """Do it, again and again while the database is away or full; `Ended` once it was away for too long, or this worker has to go.
+
+        A full one is waited for without end: there is nothing better to do, and no other worker could write more. It takes a renewal,
+        which replaces what is there, sooner than what is to be added: the claim is held meanwhile.
+        """
+        since: float | None = None
         while True:
             try:
                 done = action()
             except Unavailable as error:
-                self.away(error)
+                if since is None and isinstance(error, Full):
+                    log.warning("the database is full, job=%s waits: %s", self._claim.job.id, error)
+                since = since or self._away_since or time.monotonic()
+                if isinstance(error, Full):
+                    self.look()
+                else:
+                    self.away(error)
+                bounded = self._stopping.is_set() or not isinstance(error, Full)
                 patience = self._settings.grace if self._stopping.is_set() else self._settings.outage
-                if self._away_since is not None and time.monotonic() - self._away_since > patience:
+                if bounded and time.monotonic() - since > patience:
                     raise Ended("outage") from error
                 time.sleep(min(_PAUSE, self._settings.wish))
             else:
@@ -101,6 +113,9 @@ class Lease:
     def _ask(self, question: Callable[[], life.Renewal | None]) -> None:
         try:
             answer = question()
+        except Full as error:  # no outage: whoever writes next sees how long it lasts
+            log.warning("the lease of job=%s could not be renewed: %s", self._claim.job.id, error)
+            return
         except Unavailable as error:
             self.away(error)
             return
@@ -108,6 +123,6 @@ class Lease:
         if answer is None:
             self.end("lost")
         elif answer.desired != "run":
-            self.end(answer.desired)
+            self.end("graceful" if answer.graceful else answer.desired)
         elif answer.deadline_passed:
             self.end("deadline")

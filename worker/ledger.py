@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from core.events import Evaluated, Log, Phase, Step
+from core.events import CheckpointFailed, Evaluated, Log, Phase, Step
 
 Row = tuple[str, dict[str, Any]]
 """A kind of event in the history, and its data."""
@@ -13,6 +13,9 @@ POINTS = 500
 """So many points are written together at most."""
 BUFFERED = 50_000
 """So many are held while nothing can be written."""
+
+
+_KINDS = {Phase: "phase", Evaluated: "evaluated", CheckpointFailed: "checkpoint_failed"}
 
 
 class Ledger:
@@ -25,7 +28,7 @@ class Ledger:
     def __bool__(self) -> bool:
         return bool(self._rows)
 
-    def add(self, event: Phase | Step | Evaluated | Log) -> None:
+    def add(self, event: Phase | Step | Evaluated | CheckpointFailed | Log) -> None:
         """Take in one event."""
         if isinstance(event, Step):
             self.points += 1
@@ -37,7 +40,7 @@ class Ledger:
         elif isinstance(event, Log):
             self._rows.append(("log", {"level": event.level, "message": event.message.replace("\x00", "")}))
         else:
-            self._rows.append(("phase" if isinstance(event, Phase) else "evaluated", asdict(event)))
+            self._rows.append((_KINDS[type(event)], asdict(event)))
 
     def rows(self) -> list[Row]:
         """Everything in order, as it is to be written; stays here until `clear`."""

@@ -1,6 +1,7 @@
 """What a worker does for everybody, on one thread: it says that it lives, takes back lost jobs, rings for forgotten ones, and tidies up."""
 
 import logging
+import math
 import os
 import socket
 import threading
@@ -10,12 +11,12 @@ from collections.abc import Callable
 
 from celery import Celery
 
-from db import life, wake, workers
-from db.blobs import sweep
+from db import garbage, life, wake, workers
+from db.blobs import has_room, sweep
 from db.crashpoint import crashpoint
 from db.session import Unavailable
 from worker.slots import Slots
-from worker.stage import prune
+from worker.stage import is_roomy, prune
 from worker.supervise import Means
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,8 @@ _ABANDONED = 24 * _HOUR
 """Bytes that nobody finished writing, and nobody touched for so long, belong to a process that died."""
 _DEAD = 4
 """A worker that missed so many heartbeats is not rung for."""
+EXIT_DEAF = 70
+"""How a worker ends that hears no ring any more: whoever keeps it running starts it again."""
 
 
 class Maintainer:
@@ -35,7 +38,7 @@ class Maintainer:
         self._means = means
         self._slots = slots
         self._app = app
-        self._good_since: float | None = None
+        self._seen_at, self._good_since = -math.inf, math.inf
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="maintain", daemon=True)
         self._duties: dict[str, tuple[float, Callable[[], None]]] = {
@@ -43,8 +46,10 @@ class Maintainer:
             "reap": (settings.reap, self._reap),
             "reconcile": (settings.reconcile, self._reconcile),
             "expire": (settings.reap, self._expire),
+            "listen": (settings.poll, self._listen),
             "prune": (6 * settings.reap, lambda: prune(means.cache, settings.cache)),
             "sweep": (_HOUR, self._sweep),
+            "room": (settings.storage_pause / 2, self._look_for_room),
         }
 
     def start(self) -> None:
@@ -56,10 +61,7 @@ class Maintainer:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
-        try:
-            workers.gone(self._means.database, self._means.home.worker)
-        except Unavailable as error:
-            log.warning("could not say goodbye: %s", error)
+        self._say_goodbye()
 
     def _run(self) -> None:
         due = dict.fromkeys(self._duties, 0.0)
@@ -69,10 +71,8 @@ class Maintainer:
                     continue
                 try:
                     duty()
-                    if self._good_since is None:
-                        self._good_since = time.monotonic()
                 except Unavailable as error:
-                    self._good_since = None  # amnesty: nobody could renew while it was away
+                    self._seen_at, self._good_since = -math.inf, math.inf
                     log.warning("%s: the database is away: %s", name, error)
                 except Exception:
                     log.exception("%s failed", name)
@@ -84,10 +84,15 @@ class Maintainer:
             self._means.database, id=self._means.home.worker, host=socket.gethostname(), pid=os.getpid(), queues=settings.queues,
             device=settings.device, slots=settings.slots, threads=settings.threads_per_job, busy=self._slots.busy,
         )  # fmt: skip
+        now = time.monotonic()
+        # The amnesty begins anew after every gap: a database that was frozen, or this process, looks like no error to anybody.
+        if now - self._seen_at > max(settings.lease / 2, 2 * settings.renew):
+            self._good_since = now
+        self._seen_at = now
 
     def _reap(self) -> None:
         settings = self._means.settings
-        since = time.monotonic() - self._good_since if self._good_since is not None else 0.0
+        since = min(time.monotonic() - self._good_since, life.up_for(self._means.database))
         for job in life.reap(self._means.database, max_crashes=settings.max_crashes, since=since, lease=settings.lease):
             crashpoint("reap.after")
             log.warning("reaped job=%s state=%s: its worker is lost", job.id, job.state)
@@ -109,8 +114,48 @@ class Maintainer:
             wake.ring(self._app, rings)
 
     def _sweep(self) -> None:
-        if swept := sweep(self._means.database, older=_ABANDONED):
-            log.info("swept %d blobs that nobody finished", swept)
+        """Some of everything that nothing needs: what is left comes with the next round."""
+        database = self._means.database
+        found = {
+            "uploads that expired": garbage.expire_uploads(database),
+            "jobs' checkpoints": garbage.forget_finished(database, older=self._means.settings.checkpoints_kept),
+            "blobs that nothing names": garbage.collect(database, older=_ABANDONED),
+            "blobs that nobody finished": sweep(database, older=_ABANDONED),
+        }
+        if any(found.values()):
+            log.info("swept %s", ", ".join(f"{n} {what}" for what, n in found.items() if n))
+
+    def _look_for_room(self) -> None:
+        """Let the jobs go on that found none, where there is some: on this worker's disk, and in the database."""
+        settings, database = self._means.settings, self._means.database
+        tenant = life.shelved(database, settings.queues)
+        if tenant is None:
+            return
+        if not is_roomy(settings.data, settings.min_free):
+            prune(self._means.cache, 0)
+        folders = {settings.data, *([database.file.parent] if database.file else [])}
+        if not all(is_roomy(folder, settings.min_free) for folder in folders) or not has_room(database, tenant):
+            log.warning("there is no room yet for the jobs that wait for some")
+            return
+        for job in life.unshelve(database, settings.queues):
+            log.info("unshelved job=%s: there is room", job.id)
+
+    def _listen(self) -> None:
+        """End this process where it hears no ring any more, while nothing runs in it."""
+        means, slots = self._means, self._slots
+        if means.stopping.is_set() or slots.busy or not slots.ear.is_deaf(lambda: wake.ring(self._app, means.settings.queues)):
+            return
+        if slots.retire():
+            log.critical("this worker hears no ring, though the broker takes them: it ends with code %d, to be started again", EXIT_DEAF)
+            self._say_goodbye()
+            means.home.close()
+            os._exit(EXIT_DEAF)  # what Celery does at its end may wait for the very consumer that hangs
+
+    def _say_goodbye(self) -> None:
+        try:
+            workers.gone(self._means.database, self._means.home.worker)
+        except Unavailable as error:
+            log.warning("could not say goodbye: %s", error)
 
     def _expire(self) -> None:
         for job in life.expire(self._means.database, ttl=self._means.settings.queue_ttl):

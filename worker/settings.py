@@ -42,17 +42,27 @@ class Settings(BaseSettings):
     reconcile: float = Field(10, gt=0, description="between two looks for jobs that nobody rang for")
     stale: float = Field(30, gt=0, description="a ring older than this is taken for lost")
     poll: float = Field(15, gt=0, description="between two claims that an idle worker tries without being rung for, +-a third")
+    deaf: float = Field(90, gt=0, description="an idle worker that hears none of its own rings for so long ends with code 70")
     queue_ttl: float = Field(30 * 86400, gt=0, description="a job that waits longer fails")
 
     flush: float = Field(1, gt=0, description="the longest that a point waits before it is written")
     checkpoint: float = Field(60, gt=0, description="between two checkpoints")
     report: float = Field(0.5, gt=0, description="between two points of a curve")
 
-    silence: float = Field(600, gt=0, description="a child that tells nothing for so long is stalled")
+    storage_patience: float = Field(1800, ge=0, description="how long a job goes on while no checkpoint of it finds room")
+    storage_pause: float = Field(60, gt=0, description="the longest between two tries to write where there was no room")
+    min_free: int = Field(2 * GIB, ge=0, description="jobs that found no room go on when their disk has so much, or a twentieth of it")
+    checkpoints_kept: float = Field(7 * 86400, ge=0, description="how long the checkpoints of a job that ended are kept, for a retry")
+
+    silence: float = Field(
+        600, gt=0, description="a child that tells nothing for so long, and for 20 times as long as it mostly does, is stalled"
+    )
     outage: float = Field(1800, ge=0, description="how long a child goes on while the database cannot be reached")
     grace: float = Field(8, gt=0, description="from the command to stop until SIGTERM; SIGKILL follows after half as long again")
     cancel_grace: float = Field(0.6, gt=0, description="the same for a cancelled job, which has nothing to save")
-    backoff: float = Field(10, ge=0, description="the pause before the first retry; the next are 6 and 30 times as long")
+    backoff: float = Field(
+        10, ge=0, description="the pause before the second retry; the first is at once, the next are 6 and 30 times as long"
+    )
     max_crashes: int = Field(3, ge=1, description="deaths without a newer checkpoint between them, then quarantine")
 
     @field_validator("queues", mode="before")
@@ -66,9 +76,15 @@ class Settings(BaseSettings):
         return value.absolute()
 
     @model_validator(mode="after")
-    def _renewed_in_time(self) -> Self:
+    def _in_order(self) -> Self:
         if self.renew * 2 > self.lease:
             raise ValueError("renew must be at most half of lease, or one slow renewal loses the job")
+        if self.wish > self.renew:
+            raise ValueError("wish must be at most renew: every renewal reads the wish anyway")
+        if self.cancel_grace > self.grace:
+            raise ValueError("cancel_grace must be at most grace: a cancelled job has less to save")
+        if self.flush > self.lease or self.report > self.silence:
+            raise ValueError("flush must be at most lease, and report at most silence: a job that works must be seen to")
         return self
 
     @property

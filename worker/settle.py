@@ -2,6 +2,7 @@
 
 import logging
 import random
+import threading
 from dataclasses import dataclass
 
 from core.blobs import BlobStore
@@ -13,12 +14,13 @@ from worker.child import Ending
 from worker.lease import Ended, Lease
 from worker.record import Recorder
 from worker.settings import Settings
-from worker.stage import JobFolder, Tick, keep
+from worker.stage import JobFolder, NoRoom, Tick, keep
 from worker.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
-_BACKOFF = (1, 6, 30)
+_BACKOFF = (0, 1, 6, 30)
+"""Pauses before the retries of a job that dies at one place, as multiples of the setting: the first is at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,8 @@ class Settlement:
         return Verdict("complete")
 
     def hand_back(self, verdict: Verdict, ending: Ending) -> None:
-        """Fail, retry or yield, with the child's last lines; `Ended` where the claim is lost."""
-        if verdict.action == "retry":  # the job may wait for its next attempt, with no problem of its own: its log says why
+        """Fail, retry, shelve or yield, with the child's last lines; `Ended` where the claim is lost."""
+        if verdict.action in ("retry", "shelve"):  # the job may wait for its next attempt, with no problem of its own: its log says why
             self.recorder.take(Log(verdict.reason, level="error"))
         self.recorder.finish(tick=self.tick)
         self._end_attempt(ending, verdict)
@@ -68,11 +70,15 @@ class Settlement:
         problem = verdict.problem(self.folder.tail())
         code = verdict.code or "internal_error"
         if verdict.action == "fail":
-            state = "failed" if self.lease.insist(lambda: life.fail(database, claim, code=code, problem=problem)) else None
+            state = self.lease.insist(lambda: life.fail(database, claim, code=code, problem=problem))
         elif verdict.action == "retry":
-            pause = self.settings.backoff * _BACKOFF[min(claim.job.crashes, len(_BACKOFF) - 1)] * random.uniform(0.8, 1.2)
+            crashes = 0 if self.recorder.progressed else claim.job.crashes
+            pause = self.settings.backoff * _BACKOFF[min(crashes, len(_BACKOFF) - 1)] * random.uniform(0.8, 1.2)
             most = verdict.max_crashes(self.settings.max_crashes)
             state = self.lease.insist(lambda: life.retry(database, claim, code=code, problem=problem, backoff=pause, max_crashes=most))
+        elif verdict.action == "shelve":
+            wait = self.settings.storage_pause
+            state = self.lease.insist(lambda: life.shelve(database, claim, problem=problem, pause=wait))
         else:
             crashpoint("yield.before")
             state = self.lease.insist(lambda: life.yield_(database, claim))
@@ -92,3 +98,12 @@ class Settlement:
                 code=verdict.code if verdict else None, log_tail=tail,
             )
         )  # fmt: skip
+
+
+def shelve(settings: Settings, database: Database, claim: life.Claim, full: NoRoom, *, stopping: threading.Event) -> None:
+    """End a claim for which there was no room, not even for a job folder."""
+    log.warning("job=%s has no folder: %s", claim.job.id, full)
+    problem = Verdict("shelve", "storage_full", str(full)).problem("")
+    lease = Lease(database, claim, settings, stopping=stopping)
+    lease.insist(lambda: life.end_attempt(database, claim, exit_code=None, signal=None, max_rss=None, code="storage_full", log_tail=""))
+    lease.insist(lambda: life.shelve(database, claim, problem=problem, pause=settings.storage_pause))

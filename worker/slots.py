@@ -4,11 +4,13 @@ import logging
 import queue
 import random
 import threading
+import time
 from collections.abc import Callable
 
 from db import life
 from db.crashpoint import crashpoint
 from db.session import Unavailable
+from worker.ear import Ear
 from worker.supervise import Means, supervise
 
 log = logging.getLogger(__name__)
@@ -18,6 +20,7 @@ class Slots:
     """So many jobs at the same time, and no more. A slot's number also chooses the GPU."""
 
     def __init__(self, means: Means) -> None:
+        self.ear = Ear(means.settings.deaf)
         self._means = means
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(means.settings.slots):
@@ -31,7 +34,12 @@ class Slots:
         """How many slots are taken."""
         return self._means.settings.slots - self._free.qsize()
 
-    def serve(self) -> None:
+    def wake(self) -> None:
+        """Somebody rang."""
+        self.ear.heard()
+        self.serve()
+
+    def serve(self, *, rung: bool = True) -> None:
         """Take a slot or return; then claim and supervise until there is nothing left to claim."""
         with self._lock:
             self._wakes += 1
@@ -42,7 +50,7 @@ class Slots:
                 return
             heard = self._wakes
             try:
-                self._work(slot)
+                self._work(slot, rung=rung)
             finally:
                 self._free.put(slot)
             if heard == self._wakes:  # else somebody woke us after our last claim, and found no slot
@@ -53,15 +61,31 @@ class Slots:
         self._begin(self._poll, name="poll")
 
     def close(self, timeout: float) -> None:
-        """Wait for the supervisors that no task of Celery waits for; `stopping` must be set."""
+        """Wait for the supervisors that no task of Celery waits for, all together for so long; `stopping` must be set."""
+        deadline = time.monotonic() + timeout
         with self._lock:
             threads = list(self._threads)
         for thread in threads:
-            thread.join(timeout)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _work(self, slot: int) -> None:
+    def retire(self) -> bool:
+        """Take every slot for good, so that nothing is claimed any more; where one is busy, False and nothing has changed."""
+        taken: list[int] = []
+        try:
+            for _ in range(self._means.settings.slots):
+                taken.append(self._free.get_nowait())
+        except queue.Empty:
+            for slot in taken:
+                self._free.put(slot)
+            return False
+        return True
+
+    def _work(self, slot: int, *, rung: bool) -> None:
         while not self._means.stopping.is_set() and (claim := self._claim()):
             crashpoint("claim.after_commit")
+            if not rung:
+                self.ear.missed()
+            rung = True  # what comes after the first job was not looked for
             self._help()  # where one job waits, more may
             supervise(self._means, claim, slot=slot)
 
@@ -75,12 +99,12 @@ class Slots:
 
     def _poll(self) -> None:
         while not self._means.stopping.is_set():
-            self._help()
+            self._help(rung=False)
             self._means.stopping.wait(self._means.settings.poll * random.uniform(2 / 3, 4 / 3))
 
-    def _help(self) -> None:
+    def _help(self, *, rung: bool = True) -> None:
         if not self._free.empty():
-            self._begin(self.serve, name="slot")
+            self._begin(lambda: self.serve(rung=rung), name="slot")
 
     def _begin(self, work: Callable[[], None], *, name: str) -> None:
         def run() -> None:

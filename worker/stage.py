@@ -7,11 +7,13 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core.blobs import BlobStore, Digest, Directory, read_chunks
+from core.blobs import NO_ROOM, BlobStore, Digest, Directory, read_chunks
 from core.errors import Corrupt
+from db.session import Full
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +23,29 @@ _ABANDONED = 86400.0
 
 Tick = Callable[[], None]
 """The supervisor's look around, taken between two chunks of any long copy; it may raise to end the copy."""
+
+
+class NoRoom(Exception):
+    """A disk or the database is full; the words say which."""
+
+
+@contextmanager
+def room() -> Iterator[None]:
+    """`NoRoom` instead of an error of the worker's disk or of the database that says there is none."""
+    try:
+        yield
+    except Full as full:
+        raise NoRoom(f"the database is full: {full}") from full
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise NoRoom(f"the worker's disk is full: {error}") from error
+
+
+def is_roomy(folder: Path, min_free: int) -> bool:
+    """Whether the folder's disk has `min_free` bytes, or a twentieth of it where that is less."""
+    disk = shutil.disk_usage(folder)
+    return disk.free >= min(min_free, disk.total // 20)
 
 
 class JobFolder:
@@ -72,19 +97,31 @@ def remove(folder: Path) -> None:
 
 
 def stage(blobs: Mapping[str, Digest], store: BlobStore, cache: Directory, folder: JobFolder, *, tick: Tick) -> None:
-    """Put every blob at its path in the folder; KeyError where the store lacks one, `Corrupt` where it is not what its name says.
+    """Put every blob at its path in the folder; KeyError where the store lacks one, `Corrupt` where it is not what its name says, `NoRoom`
+    where the disk is full also without what the cache held for other jobs.
 
     A cached blob is read again before it is used: a disk may rot, and a child could have written through a link.
     """
-    for relative, digest in blobs.items():
-        if not _intact(cache, digest, tick):
-            cache.put(watched(store.get(digest), tick))
-        _link(cache.path(digest), folder.path / relative)
+    try:
+        _fetch(blobs, store, cache, folder, tick)
+    except NoRoom:
+        log.warning("the disk is full: the cache is emptied")
+        prune(cache, 0)
+        _fetch(blobs, store, cache, folder, tick)
+
+
+def _fetch(blobs: Mapping[str, Digest], store: BlobStore, cache: Directory, folder: JobFolder, tick: Tick) -> None:
+    with room():
+        for relative, digest in blobs.items():
+            if not _intact(cache, digest, tick):
+                cache.put(watched(store.get(digest), tick))
+            _link(cache.path(digest), folder.path / relative)
 
 
 def keep(path: Path, promised: Digest, store: BlobStore, *, tick: Tick) -> Digest:
-    """Put a file into the store; `Corrupt` where its bytes are not the promised ones."""
-    digest = store.put(watched(read_chunks(path), tick))
+    """Put a file into the store; `Corrupt` where its bytes are not the promised ones, `NoRoom` where the store is full."""
+    with room():
+        digest = store.put(watched(read_chunks(path), tick))
     if digest != promised:
         raise Corrupt(f"{path.name} holds other bytes than the child said: {digest}, not {promised}")
     return digest

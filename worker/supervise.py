@@ -1,13 +1,13 @@
 """One claim from its first moment to its last: stage, start the child, listen, hold the lease, and end the job as the child ended."""
 
-import errno
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from core.blobs import Directory
 from core.errors import Corrupt
@@ -20,10 +20,10 @@ from db.session import Database
 from worker.child import Child, Ending, Spawner, environment
 from worker.home import Home, mark
 from worker.lease import USELESS, Ended, Lease
-from worker.record import Recorder
+from worker.record import Recorder, patience
 from worker.settings import Settings
-from worker.settle import Settlement
-from worker.stage import JobFolder, stage
+from worker.settle import Settlement, shelve
+from worker.stage import JobFolder, NoRoom, room, stage
 from worker.verdict import Stop, Verdict, judge
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,12 @@ log = logging.getLogger(__name__)
 COMMANDS = {"distil": "run", "inspect": "inspect"}
 """The child's command for each kind of work."""
 
+RESUMED = "in/checkpoint.safetensors"
+"""Where a child finds the checkpoint that it is to go on from."""
+
+_UNEXPLAINED = ("internal_error", "native_crash")
+_NOTHING = 1 << 16
+"""So few free bytes of a disk are none."""
 _TICK = 0.05
 _MEASURE = 1.0
 _DRAIN = 5.0
@@ -53,7 +59,12 @@ def supervise(means: Means, claim: life.Claim, *, slot: int) -> None:
     job = claim.job
     log.info("claimed job=%s fence=%d kind=%s attempt=%d", job.id, claim.fence, job.kind, job.attempt)
     try:
-        folder = means.home.folder(job.id, claim.fence)
+        try:
+            with room():
+                folder = means.home.folder(job.id, claim.fence)
+        except NoRoom as full:
+            shelve(means.settings, means.database, claim, full, stopping=means.stopping)
+            return
         try:
             Supervisor(means, claim, folder, slot=slot).run()
         finally:
@@ -71,12 +82,15 @@ class Supervisor:
         settings, database = means.settings, means.database
         self._means = means
         self._settings = settings
+        self._database = database
+        self._claim = claim
         self._job = claim.job
+        self._checkpoint = claim.job.checkpoint
         self._folder = folder
         self._slot = slot
         self._blobs = Blobs(database, Tenant(claim.job.tenant))
         self._lease = Lease(database, claim, settings, stopping=means.stopping)
-        self._recorder = Recorder(database, claim, self._lease, blobs=self._blobs, folder=folder, flush=settings.flush)
+        self._recorder = Recorder(database, claim, self._lease, blobs=self._blobs, folder=folder, settings=settings)
         self._settlement = Settlement(settings, database, claim, self._lease, self._blobs, folder, self._recorder, self._tick)
         self._child: Child | None = None
         self._ticked = self._measured = time.monotonic()
@@ -88,22 +102,27 @@ class Supervisor:
         ending = Ending(None, None, 0)
         try:
             try:
-                self._prepare()
-                ending = self._watch(self._start())
-                verdict = self._judge(ending)
-                if verdict.action == "complete":
-                    verdict = self._settlement.complete(ending)
+                with room():
+                    self._prepare()
+                    ending = self._watch(self._start())
+                    verdict = self._judge(ending)
+                    if verdict.action == "complete":
+                        verdict = self._settlement.complete(ending)
+                    elif verdict.action == "fall back":
+                        self._fall_back(verdict.reason)
             finally:
                 if self._child:
                     self._child.end()
         except Ended as ended:
             late = ended.stop == "deadline"
             verdict = Verdict("fail", "deadline", "the job used up its seconds", "/limits/seconds") if late else Verdict("yield")
+        except NoRoom as full:
+            log.warning("job=%s found no room: %s", self._job.id, full)
+            verdict = Verdict("shelve", "storage_full", str(full)[:1000])
         except (OSError, KeyError, Corrupt, CorruptBlob) as error:
             log.warning("job=%s could not be worked on here: %r", self._job.id, error)
-            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
             reason = f"the worker could not prepare or keep the job's files: {error!r}"[:1000]
-            verdict = Verdict("retry", "storage_full" if full else "internal_error", reason)
+            verdict = Verdict("retry", "internal_error", reason)
         except Exception as error:
             log.exception("job=%s met a defect of the worker", self._job.id)
             verdict = Verdict("retry", "internal_error", f"the worker met a defect of its own: {error!r}"[:1000])
@@ -116,12 +135,30 @@ class Supervisor:
         settings = self._settings
         self._recorder.take(Phase("staging"))
         self._recorder.take_in(tick=self._tick)
-        blobs = dict(self._job.inputs["blobs"])
-        if self._job.checkpoint:
-            blobs["in/checkpoint.safetensors"] = self._job.checkpoint["blob"]
-        self._lease.insist(lambda: stage(blobs, self._blobs, self._means.cache, self._folder, tick=self._tick))
+        self._stage(self._job.inputs["blobs"])
+        while self._checkpoint:
+            try:
+                self._stage({RESUMED: self._checkpoint["blob"]})
+                break
+            except (KeyError, Corrupt, CorruptBlob) as error:
+                self._fall_back(f"its bytes cannot be read: {error!r}")
         times = {"checkpoint_seconds": settings.checkpoint, "report_seconds": settings.report}
         self._folder.write_job(self._job.inputs["task"], {"device": self._device, "threads": settings.threads_per_job, **times})
+
+    def _stage(self, blobs: Mapping[str, str]) -> None:
+        self._lease.insist(lambda: stage(blobs, self._blobs, self._means.cache, self._folder, tick=self._tick))
+
+    def _fall_back(self, reason: str) -> None:
+        """The checkpoint that the job was to go on from is forgotten: it goes on from the one before, or from the start."""
+        bad = self._checkpoint
+        if bad is None:
+            raise Corrupt(f"a child that was given no checkpoint could not read it: {reason}")
+        log.warning("job=%s falls back from its checkpoint at %d: %s", self._job.id, bad["done"], reason)
+        now = self._lease.insist(lambda: life.fall_back(self._database, self._claim, done=bad["done"], reason=reason))
+        if now is None:
+            self._lease.end("lost")
+            raise Ended("lost")
+        self._checkpoint = now.checkpoint
 
     @property
     def _device(self) -> str:
@@ -171,7 +208,7 @@ class Supervisor:
         if now - self._ticked > self._settings.silence / 2:
             self._recorder.heard = now  # this process was frozen, or a statement hung: the child may have told much meanwhile
         self._ticked = now
-        if now - self._recorder.heard > self._settings.silence:
+        if now - self._recorder.heard > patience(self._settings.silence, self._recorder.gaps):
             self._lease.end("stalled")
         if now - self._measured > _MEASURE:
             self._measured = now
@@ -205,6 +242,10 @@ class Supervisor:
         finished = told.result is not None and (self._job.kind != "inspect" or told.inspected is not None)
         tail, memory = self._folder.tail(), self._settings.memory
         verdict = judge(ending, stop=self._lease.stop, refusal=told.refusal, finished=finished, tail=tail, memory=memory)
+        if self._lease.stop == "storage" and verdict.action == "shelve":
+            verdict = replace(verdict, reason=f"{verdict.reason}: {told.no_room}")
+        if verdict.action == "retry" and verdict.code in _UNEXPLAINED and shutil.disk_usage(self._folder.path).free < _NOTHING:
+            verdict = Verdict("shelve", "storage_full", f"the worker's disk is full, where {verdict.reason}")  # and so is its log
         log.info(
             "child ended job=%s exit=%s signal=%s rss=%d MiB: %s %s",
             self._job.id, ending.exit_code, ending.signal, ending.max_rss >> 20, verdict.action, verdict.code or "",

@@ -10,6 +10,6 @@ def register(app: Celery, slots: Slots) -> None:
     """Let a wake serve the slots. The task lasts as long as there is work, so that a busy worker takes no further wakes from idle ones."""
 
     def wake() -> None:
-        slots.serve()
+        slots.wake()
 
     app.task(name=TASK, ignore_result=True)(wake)

@@ -6,15 +6,16 @@ from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Caller
-from api.deps import After, Id, Limit, Running, Service
+from api.deps import After, Id, Limit, Roomy, Running, Service
 from api.findings import Finding
-from api.problems import Problem, invalid, not_found, not_kept
+from api.problems import Problem, invalid, not_found, not_kept, too_many_queued
 from api.shapes import AssetCard, Listing, StageCard, TapCard, Taps, page, when
 from api.submission import ready
 from core.networks import Extent, parse
 from db import assets
 from db.access import Tenant
 from db.assets import Asset
+from db.life import TooManyQueued
 from db.states import AssetKind
 
 router = APIRouter(prefix="/v1")
@@ -88,7 +89,7 @@ def card(asset: Asset) -> AssetCard:
     )
 
 
-@router.post("/teachers", status_code=status.HTTP_202_ACCEPTED, summary="Add a teacher", tags=["teachers"])
+@router.post("/teachers", status_code=status.HTTP_202_ACCEPTED, dependencies=[Roomy], summary="Add a teacher", tags=["teachers"])
 def create_teacher(running: Running, caller: Caller, body: TeacherRequest, response: Response) -> AssetCard:
     """A worker inspects the weights: `processing` becomes `ready`, or `rejected` with the reason."""
     if isinstance(body.architecture, str):
@@ -100,14 +101,16 @@ def create_teacher(running: Running, caller: Caller, body: TeacherRequest, respo
     return _create(running, caller, body, response, kind="teacher", request=request, blobs=blobs)
 
 
-@router.post("/architectures", status_code=status.HTTP_202_ACCEPTED, summary="Add an architecture", tags=["architectures"])
+@router.post(
+    "/architectures", status_code=status.HTTP_202_ACCEPTED, dependencies=[Roomy], summary="Add an architecture", tags=["architectures"]
+)
 def create_architecture(running: Running, caller: Caller, body: ArchitectureRequest, response: Response) -> AssetCard:
     """A worker measures the network without weights: its parameters, its taps, its stages."""
     request = {**_told(body), "architecture": parse(body.architecture).model_dump(mode="json")}
     return _create(running, caller, body, response, kind="architecture", request=request, blobs={})
 
 
-@router.post("/datasets", status_code=status.HTTP_202_ACCEPTED, summary="Add a dataset", tags=["datasets"])
+@router.post("/datasets", status_code=status.HTTP_202_ACCEPTED, dependencies=[Roomy], summary="Add a dataset", tags=["datasets"])
 def create_dataset(running: Running, caller: Caller, body: DatasetRequest, response: Response) -> AssetCard:
     """A worker reads the file into one canonical form and reports what it found."""
     blobs = _bytes(running, caller, body.upload, "dataset")
@@ -152,8 +155,11 @@ def _create(
     task = {"kind": "inspect", "asset": kind, "request": request}
     try:
         asset = assets.create_asset(
-            running.database, caller, kind=kind, name=body.name, request=request, task=task, blobs=blobs, metadata=body.metadata
-        )
+            running.database, caller, kind=kind, name=body.name, request=request, task=task, blobs=blobs, metadata=body.metadata,
+            max_queued=running.settings.max_queued,
+        )  # fmt: skip
+    except TooManyQueued as many:
+        raise too_many_queued(many) from None
     except KeyError as gone:
         raise not_kept(gone) from None
     running.doorbell.ring(["cpu"])

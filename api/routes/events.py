@@ -11,9 +11,8 @@ from starlette.concurrency import run_in_threadpool
 
 from api import curves
 from api.auth import Caller
-from api.deps import Id, Running, Service
+from api.deps import Id, Running, Service, find_job
 from api.portrait import last_lines
-from api.problems import not_found
 from api.shapes import AttemptCard, Curves, EventCard, EventPage, Listing, LogLine, LogLines, when
 from db import history, jobs
 from db.access import Tenant
@@ -64,7 +63,7 @@ async def events(
 ) -> Any:
     """The history, oldest first. With `Accept: text/event-stream` it goes on live: `id` is the place in the history, `Last-Event-ID` takes
     it up again, and `event: done` ends it."""
-    job = await run_in_threadpool(_found, running, caller, id)
+    job = await run_in_threadpool(find_job, running, caller, id)
     if "text/event-stream" not in request.headers.get("accept", ""):
 
         def listed() -> EventPage:
@@ -87,7 +86,7 @@ async def _frames(running: Service, caller: Tenant, job: Job, after: int) -> Asy
             told = card(event)
             data = {**told.data, "at": told.model_dump(mode="json")["at"]}
             yield ServerSentEvent(id=str(told.id), event=told.event, data=json.dumps(data, separators=(",", ":")), retry=_RETRY)
-        over = await run_in_threadpool(_found, running, caller, job.id)
+        over = await run_in_threadpool(find_job, running, caller, job.id)
         yield ServerSentEvent(event="done", data=json.dumps({"status": over.state}))
 
 
@@ -100,7 +99,7 @@ def metrics(
     max_points: Annotated[int, Query(ge=4, le=100_000, description="thinned so that no peak is lost")] = 2000,
 ) -> Curves:
     """Columns of one length over `done`, the optimiser steps of all fits. After a resume the newest attempt's points count."""
-    _found(running, caller, id)
+    find_job(running, caller, id)
     blocks = history.metrics_blocks(running.database, caller, id)
     columns = curves.joined((block.fence, block.data["columns"]) for block in blocks)
     wanted = [key for key in (keys or "").split(",") if key]
@@ -114,7 +113,7 @@ def metrics(
 @router.get("/logs", summary="Get a job's log")
 def logs(running: Running, caller: Caller, id: Id, tail: Annotated[int, Query(ge=1, le=1000)] = 200) -> LogLines:
     """The newest lines, oldest first, and what the last attempt's child process wrote at its end."""
-    _found(running, caller, id)
+    find_job(running, caller, id)
     lines: deque[Event] = deque(maxlen=tail)
     while chunk := history.events(running.database, caller, id, after=lines[-1].seq if lines else 0, kinds=["log"], limit=_PAGE):
         lines.extend(chunk)
@@ -128,9 +127,14 @@ def logs(running: Running, caller: Caller, id: Id, tail: Annotated[int, Query(ge
 
 
 @router.get("/attempts", summary="List a job's attempts")
-def attempts(running: Running, caller: Caller, id: Id) -> Listing[AttemptCard]:
+def attempts(
+    running: Running,
+    caller: Caller,
+    id: Id,
+    lines: Annotated[int, Query(ge=0, le=1000, description="how many of the last lines that each process wrote")] = 0,
+) -> Listing[AttemptCard]:
     """Every time a worker took the job, and how that ended."""
-    _found(running, caller, id)
+    find_job(running, caller, id)
     return Listing(
         data=[
             AttemptCard(
@@ -142,14 +146,8 @@ def attempts(running: Running, caller: Caller, id: Id) -> Listing[AttemptCard]:
                 exit_code=each.exit_code,
                 signal=each.signal,
                 max_rss=each.max_rss,
+                lines=last_lines([each], lines) if lines else [],
             )
             for each in jobs.attempts(running.database, caller, id)
         ]
     )
-
-
-def _found(running: Service, caller: Tenant, id: str) -> Job:
-    job = jobs.get_job(running.database, caller, id)
-    if job is None:
-        raise not_found("job", id)
-    return job

@@ -1,17 +1,16 @@
 """Sweeps: a search over job specs whose trials are ordinary jobs. What moves them on is `api/sweeper.py`."""
 
-import hashlib
-from dataclasses import replace
+from collections.abc import Sequence
 
 from fastapi import APIRouter, Response, status
 
 from api.auth import Caller
-from api.deps import After, Id, IdempotencyKey, Limit, Running, Service
+from api.deps import After, Id, IdempotencyKey, Limit, Roomy, Running, Service
 from api.overview import SweepCard, SweepSummary, TrialCard, overview, summary, trial_cards
-from api.problems import Problem, invalid, key_reused, not_found, plain_key
+from api.problems import Problem, beneath, invalid, key_reused, not_found, plain_key
 from api.search import SweepSpec, search_of
 from api.shapes import Listing, page
-from api.submission import draft
+from api.submission import draft, fingerprint
 from core.errors import Refused
 from db import life, sweeps
 from db.access import Tenant
@@ -20,16 +19,15 @@ from db.sweeps import Sweep
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 
 
-@router.post("", status_code=status.HTTP_201_CREATED, summary="Start a sweep")
+@router.post("", status_code=status.HTTP_201_CREATED, dependencies=[Roomy], summary="Start a sweep")
 def create(running: Running, caller: Caller, body: SweepSpec, response: Response, *, idempotency_key: IdempotencyKey = None) -> SweepCard:
     """Every path and every bound of the space is checked on the base, and the base is planned, before anything is queued. Trials are judged
     on validation data alone; the best is run again with fresh seeds before it is reported."""
     _, wrong = search_of(body)
     if wrong:
         raise invalid(wrong)
-    _check_base(running, caller, body)
+    warnings = _check_base(running, caller, body)
     key = plain_key(idempotency_key)
-    fingerprint = hashlib.sha256(b"sweep" + body.model_dump_json().encode()).hexdigest()
     try:
         sweep = sweeps.create_sweep(
             running.database,
@@ -37,7 +35,7 @@ def create(running: Running, caller: Caller, body: SweepSpec, response: Response
             name=body.name,
             request=body.model_dump(mode="json"),
             metadata=body.metadata,
-            idempotency=(key, fingerprint) if key else None,
+            idempotency=(key, fingerprint("sweep" + body.model_dump_json())) if key else None,
             max_running=running.settings.max_sweeps,
         )
     except life.KeyReused as reused:
@@ -47,7 +45,7 @@ def create(running: Running, caller: Caller, body: SweepSpec, response: Response
             429, str(many), code="too_many_sweeps", hint="wait until one has ended, or cancel one", headers={"Retry-After": "30"}
         ) from None
     response.headers["Location"] = f"/v1/sweeps/{sweep.id}"
-    return overview(running, caller, sweep)
+    return overview(running, caller, sweep).model_copy(update={"warnings": list(warnings)})
 
 
 @router.get("", summary="List sweeps")
@@ -87,24 +85,18 @@ def cancel(running: Running, caller: Caller, id: Id) -> SweepCard:
     return overview(running, caller, sweep)
 
 
-def _check_base(running: Service, caller: Tenant, body: SweepSpec) -> None:
-    """Plan the base, with its fields named as they stand in the sweep's body; a Problem where nothing would be left to judge trials by."""
-    try:
+def _check_base(running: Service, caller: Tenant, body: SweepSpec) -> Sequence[str]:
+    """Plan the base, with its fields named as they stand in the sweep's body, and give what the plan warns of; a Problem where nothing
+    would be left to judge trials by."""
+    with beneath("/base"):
         drafted = draft(running, caller, body.base)
-    except Refused as refused:
-        raise Refused(f"/base{refused.where}", refused.reason, hint=refused.hint, code=refused.code) from refused
-    except Problem as problem:
-        found = tuple(replace(each, pointer=f"/base{each.pointer}") for each in problem.errors)
-        if problem.status == 422:
-            raise invalid(found) from problem
-        problem.errors = found
-        raise
     if not body.base.dataset.validation and "validation" not in drafted.task["dataset"]["counts"]:
         raise Refused(
             "/base/dataset/validation",
             "the dataset has no validation split and none is set aside: there is nothing to judge trials by but the test data",
             hint="0.1 sets a tenth of the training images aside",
         )
+    return drafted.plan.warnings
 
 
 def _found(running: Service, caller: Tenant, id: str) -> Sweep:

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from api.auth import Caller
-from api.deps import Id, Running, Service
+from api.deps import Id, Roomy, Running, Service, need_room
 from api.problems import Problem, not_found
 from api.shapes import UploadCard, when
 from db import assets
@@ -61,6 +61,7 @@ def create(running: Running, caller: Caller, body: UploadRequest, response: Resp
     most = running.settings.max_upload
     if body.bytes > most:
         raise Problem(413, f"an upload is at most {most} bytes here", hint="the operator sets RETORT_MAX_UPLOAD")
+    need_room(running, body.bytes)
     upload = assets.create_upload(
         running.database,
         caller,
@@ -90,6 +91,7 @@ def delete(running: Running, caller: Caller, id: Id) -> None:
 
 @router.put(
     "/{id}/content",
+    dependencies=[Roomy],
     summary="Send the bytes",
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}

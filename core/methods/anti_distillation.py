@@ -88,7 +88,9 @@ class AntiDistillation(Method):
             terms["anti_distillation.trace"] = Weighted(Curvature(self.trace, self.probes), self.trace_weight)
         schedule = {} if self.decay is None else {"schedule": Drops.each_epoch(self.epochs, self.decay, where="/decay")}
         fit = Fit(terms, Recipe(epochs=self.epochs, **schedule), lr=self.lr, data="teacher")
-        return Lesson(transfer=(fit,), keeps_outputs=self.distance_weight != 0)
+        vain = [n for n in ("trace_weight", "trace", "probes") if official and getattr(self, n) != type(self).model_fields[n].default]
+        warnings = tuple(f"{name}: the official variant computes no trace, so it changes nothing" for name in vain)
+        return Lesson(transfer=(fit,), warnings=warnings, keeps_outputs=self.distance_weight != 0)
 
 
 def shared(teacher: Anatomy, student: Anatomy) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from db.tables import Json, artifact, asset, job, job_attempt
 
 MAX_ATTEMPTS = 50
 _TAIL = 64 * 1024
+_DOUBLED = 6
 _DEADLINE = {"where": "/limits/seconds", "reason": "the job used up its seconds", "hint": "allow more, or train less", "code": "deadline"}
 
 
@@ -60,11 +61,20 @@ def _keep_artifacts(tx: Connection, claim: Claim, artifacts: Sequence[NewArtifac
         )  # fmt: skip
 
 
-def fail(db: Database, claim: Claim, *, code: Code, problem: Mapping[str, Any]) -> bool:
-    """Transition 6: failed for good. `problem` is {"where", "reason", "hint", "code"}. False: the claim is lost."""
+def fail(db: Database, claim: Claim, *, code: Code, problem: Mapping[str, Any]) -> State | None:
+    """Transition 6: failed for good, or cancelled if that was wished for. `problem` is {"where", "reason", "hint", "code"}. None: the
+    claim is lost.
+    """
+    cancelled = job.c.desired == "cancel"
+    values = {
+        **LEAVING,
+        "state": sa.case((cancelled, "cancelled"), else_="failed"),
+        "code": sa.case((cancelled, "cancelled"), else_=code),
+        "problem": sa.case((cancelled, sa.null()), else_=sa.literal(dict(problem), Json)),
+    }
     with db.begin() as tx:
-        change = sa.update(job).where(held_by(claim)).values({**LEAVING, "state": "failed", "code": code, "problem": problem})
-        return move(tx, change) is not None or _ended_as(tx, claim) == "failed"
+        moved = move(tx, sa.update(job).where(held_by(claim)).values(values))
+        return moved.state if moved else _ended_as(tx, claim)
 
 
 def retry(db: Database, claim: Claim, *, code: Code, problem: Mapping[str, Any], backoff: float, max_crashes: int) -> State | None:
@@ -86,6 +96,30 @@ def yield_(db: Database, claim: Claim) -> State | None:
         state = sa.case({"pause": "paused", "cancel": "cancelled"}, value=job.c.desired, else_="queued")
         code = sa.case((job.c.desired == "cancel", "cancelled"))
         values = {**LEAVING, "state": state, "code": code, "attempt": job.c.attempt - 1, "run_after": clock()}
+        moved = move(tx, sa.update(job).where(held_by(claim)).values(values))
+        return moved.state if moved else _ended_as(tx, claim)
+
+
+def shelve(db: Database, claim: Claim, *, problem: Mapping[str, Any], pause: float) -> State | None:
+    """Transition 16: there is no room to go on, so the service pauses the job with `problem` until `unshelve` finds room. Neither a crash
+    nor an attempt was spent. What the user wishes comes first: then it is paused or cancelled as `yield_` does it. None: the claim is lost.
+
+    Room is looked for after `pause` seconds at the earliest, and twice as many with each attempt that ended so, up to an hour or so: a job
+    may be what fills the disk itself.
+    """
+    like = (job_attempt.c.job_id == claim.job.id) & (job_attempt.c.code == "storage_full") & (job_attempt.c.fence < claim.fence)
+    with db.begin() as tx:
+        times = tx.execute(sa.select(sa.func.count()).select_from(job_attempt).where(like)).scalar_one()
+        ours = job.c.desired == "run"
+        values = {
+            **LEAVING,
+            "state": sa.case((job.c.desired == "cancel", "cancelled"), else_="paused"),
+            "desired": sa.case((job.c.desired == "cancel", "cancel"), else_="pause"),
+            "code": sa.case((job.c.desired == "cancel", "cancelled"), (ours, "storage_full")),
+            "problem": sa.case((ours, sa.literal(dict(problem), Json)), else_=sa.null()),
+            "attempt": job.c.attempt - 1,
+            "run_after": clock() + pause * 2 ** min(times, _DOUBLED),
+        }
         moved = move(tx, sa.update(job).where(held_by(claim)).values(values))
         return moved.state if moved else _ended_as(tx, claim)
 

@@ -6,8 +6,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection, RowMapping
 
-from db.states import Code, Desired, Kind, State
-from db.tables import checkpoint, job, trial
+from db.states import CancelMode, Code, Desired, Keep, Kind, State
+from db.tables import asset, checkpoint, job, trial
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +15,9 @@ class Job:
     """One row, as it was read. Times are seconds since the epoch by the database's clock.
 
     `inputs` is {"task": job.json without its runtime, "blobs": {path in the job folder: digest}}; `checkpoint` is the newest kept one,
-    {"blob", "done", "fit", "step"}; `problem` is {"where", "reason", "hint", "code"} once the job ended badly. `sweep` and `trial` are the
-    id and the number where the job is a trial of a sweep.
+    {"blob", "done", "fit", "step"}; `problem` is {"where", "reason", "hint", "code"} once the job ended badly. `cancel_mode` and
+    `cancel_keep` say how it is cancelled, where it is. `parent` is the job that it tries again. `sweep` and `trial` are the id and the
+    number where the job is a trial of a sweep; `asset` is what it inspects, as long as that is there and no other job does.
     """
 
     id: str
@@ -27,6 +28,8 @@ class Job:
     priority: int
     state: State
     desired: Desired
+    cancel_mode: CancelMode
+    cancel_keep: Keep
     fence: int
     owner: str | None
     lease_until: float | None
@@ -48,6 +51,7 @@ class Job:
     created_at: float
     sweep: str | None
     trial: int | None
+    asset: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Renewal:
-    """What the holder of a claim must know: the user's wish, and whether the job has used up its seconds."""
+    """What the holder of a claim must know: the user's wish, whether the job has used up its seconds, and whether a cancel may take the
+    time to keep a checkpoint."""
 
     desired: Desired
     deadline_passed: bool
+    graceful: bool = False
 
 
 _HIDDEN = {"published_at", "seconds_left", "checkpoint_done"}
@@ -75,10 +81,11 @@ jobs = sa.select(
     *(checkpoint.c[name].label(f"checkpoint_{name}") for name in _KEPT),
     trial.c.sweep_id.label("sweep"),
     trial.c.number.label("trial"),
+    asset.c.id.label("asset"),
 ).select_from(
-    job.outerjoin(checkpoint, (checkpoint.c.job_id == job.c.id) & (checkpoint.c.done == job.c.checkpoint_done)).outerjoin(
-        trial, trial.c.job_id == job.c.id
-    )
+    job.outerjoin(checkpoint, (checkpoint.c.job_id == job.c.id) & (checkpoint.c.done == job.c.checkpoint_done))
+    .outerjoin(trial, trial.c.job_id == job.c.id)
+    .outerjoin(asset, asset.c.job_id == job.c.id)
 )
 """A SELECT of everything that `job_of` needs."""
 

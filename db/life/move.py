@@ -6,10 +6,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Update
 
+from db.blobs import forget
 from db.life.job import Job, load
 from db.session import clock
 from db.states import TERMINAL
-from db.tables import asset, job, job_event
+from db.tables import asset, blob, checkpoint, job, job_event
 
 Told = tuple[str, Mapping[str, Any]]
 """An event before it is written: its kind and its data."""
@@ -37,8 +38,11 @@ def move(tx: Connection, change: Update, *, told: Sequence[Told] = (), kind: str
     write_events(
         tx, moved.id, moved.fence, moved.event_seq, [*told, (kind, {"state": moved.state, "desired": moved.desired, **facts, **code})]
     )
-    if moved.kind == "inspect" and (moved.state in TERMINAL or moved.state == "quarantined"):
+    if moved.kind == "inspect":
         _settle_asset(tx, moved)
+    if moved.state == "cancelled" and moved.cancel_keep == "nothing" and moved.checkpoint:
+        _forget_checkpoints(tx, moved)
+        return load(tx, id)
     return moved
 
 
@@ -50,12 +54,24 @@ def write_events(tx: Connection, id: str, fence: int, last: int, told: Sequence[
 
 
 def _settle_asset(tx: Connection, inspected: Job) -> None:
-    """The end of an inspection is the asset's own: never `processing` for ever."""
+    """The end of an inspection is the asset's own: never `processing` for ever. One that is released makes it `processing` once more."""
+    before, outcome = "processing", dict[str, Any]()
     if inspected.state == "succeeded":
-        outcome: dict[str, Any] = {"status": "ready", "report": (inspected.result or {}).get("report", {})}
-    else:
+        outcome = {"status": "ready", "report": (inspected.result or {}).get("report", {})}
+    elif inspected.state in TERMINAL or inspected.state == "quarantined":
         outcome = {"status": "rejected", "problem": inspected.problem or {"where": "", **CANCELLED}}
-    tx.execute(sa.update(asset).where(asset.c.job_id == inspected.id, asset.c.status == "processing").values(outcome))
+    elif inspected.state == "queued":
+        before, outcome = "rejected", {"status": "processing", "problem": None}
+    if outcome:
+        tx.execute(sa.update(asset).where(asset.c.job_id == inspected.id, asset.c.status == before).values(outcome))
+
+
+def _forget_checkpoints(tx: Connection, cancelled: Job) -> None:
+    """The wish to keep nothing, whoever ended the job. The bytes have no name from here on; the next `blobs.sweep` takes them apart."""
+    tx.execute(sa.update(job).where(job.c.id == cancelled.id).values(checkpoint_done=None))
+    dropped = sa.delete(checkpoint).where(checkpoint.c.job_id == cancelled.id).returning(checkpoint.c.blob)
+    unused = [id for digest in sorted(tx.execute(dropped).scalars()) for id in forget(tx, cancelled.tenant, digest)]
+    tx.execute(sa.update(blob).where(blob.c.id.in_(unused)).values(touched_at=0.0))
 
 
 CANCELLED = {"reason": "the inspection was cancelled", "hint": "create the asset again", "code": "cancelled"}

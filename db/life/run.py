@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from db.blobs import discard, forget
 from db.crashpoint import crashpoint
-from db.life.job import Claim, Renewal, held_by
+from db.life.job import Claim, Job, Renewal, held_by, load
 from db.life.move import Told, move, write_events
 from db.session import Database, clock
 from db.tables import blob as blobs
@@ -17,12 +17,14 @@ from db.tables import checkpoint, job, job_attempt, tenant
 _CLAIMS = 0x5265746F7274
 """The advisory lock that makes claims take turns on PostgreSQL, so that a tenant's cap is exact. Claims are rare: jobs take hours."""
 _KEEP = 2
+_BEST = "accuracy"
 
 
 def claim(db: Database, *, worker: str, queues: Sequence[str], lease: float) -> Claim | None:
     """Transition 2: take the next job of these queues for `lease` seconds; None if there is nothing to take.
 
-    Fair between tenants: the one with the fewest running jobs is first, then the higher priority, then the older job.
+    Fair between tenants: the one with the fewest running jobs is first, then the one whose turn was longest ago, so that a flood of one
+    holds no other up for longer than a job takes. Of a tenant's own jobs the one of higher priority is first, then the older one.
     """
     with db.begin() as tx:
         if tx.dialect.name == "postgresql":
@@ -47,12 +49,19 @@ def claim(db: Database, *, worker: str, queues: Sequence[str], lease: float) -> 
 
 
 def _next(queues: Sequence[str]) -> sa.ScalarSelect[str]:
-    other, waiting = job.alias("other"), job.alias("waiting")
-    theirs = (other.c.tenant_id == waiting.c.tenant_id) & (other.c.state == "running")
-    running = sa.select(sa.func.count()).select_from(other).where(theirs).correlate(waiting).scalar_subquery()
+    # Each asked once and not for every waiting job: how many jobs of each tenant run, and when it last had a turn.
+    counted = sa.select(job.c.tenant_id, sa.func.count().label("running")).where(job.c.state == "running")
+    loads = counted.group_by(job.c.tenant_id).subquery()
+    queued = sa.select(job.c.tenant_id).where(job.c.state == "queued")
+    started = sa.select(job.c.tenant_id, sa.func.max(job_attempt.c.started_at).label("last")).join(job_attempt)
+    turns = started.where(job.c.tenant_id.in_(queued)).group_by(job.c.tenant_id).subquery()
+    waiting = job.alias("waiting")
+    running, last = sa.func.coalesce(loads.c.running, 0), sa.func.coalesce(turns.c.last, 0.0)
     return (
         sa.select(waiting.c.id)
         .join(tenant, tenant.c.id == waiting.c.tenant_id)
+        .outerjoin(loads, loads.c.tenant_id == waiting.c.tenant_id)
+        .outerjoin(turns, turns.c.tenant_id == waiting.c.tenant_id)
         .where(
             waiting.c.state == "queued",
             waiting.c.desired == "run",
@@ -60,7 +69,7 @@ def _next(queues: Sequence[str]) -> sa.ScalarSelect[str]:
             waiting.c.queue.in_([*queues, "any"]),
             running < tenant.c.max_running,
         )
-        .order_by(running, waiting.c.priority.desc(), waiting.c.id)
+        .order_by(running, last, waiting.c.priority.desc(), waiting.c.id)
         .limit(1)
         .with_for_update(of=waiting, skip_locked=True)
         .scalar_subquery()
@@ -71,18 +80,22 @@ def renew(db: Database, claim: Claim, *, lease: float) -> Renewal | None:
     """Transition 3: hold the claim for `lease` seconds more, also just after it ran out if nobody reaped. None: it is lost, stop now."""
     with db.begin() as tx:
         statement = sa.update(job).where(held_by(claim)).values(lease_until=clock() + lease)
-        row = tx.execute(statement.returning(job.c.desired, _late)).one_or_none()
-    return Renewal(row.desired, bool(row.late)) if row else None
+        row = tx.execute(statement.returning(*_RENEWAL)).one_or_none()
+    return _renewal(row)
 
 
 def wish(db: Database, claim: Claim) -> Renewal | None:
     """What `renew` answers, only read: for looking often. None: the claim is lost."""
     with db.read() as tx:
-        row = tx.execute(sa.select(job.c.desired, _late).where(held_by(claim))).one_or_none()
-    return Renewal(row.desired, bool(row.late)) if row else None
+        row = tx.execute(sa.select(*_RENEWAL).where(held_by(claim))).one_or_none()
+    return _renewal(row)
 
 
-_late = (job.c.deadline.is_not(None) & (job.c.deadline < clock())).label("late")
+_RENEWAL = (job.c.desired, job.c.cancel_mode, (job.c.deadline.is_not(None) & (job.c.deadline < clock())).label("late"))
+
+
+def _renewal(row: sa.Row[Any] | None) -> Renewal | None:
+    return Renewal(row.desired, bool(row.late), row.cancel_mode == "graceful") if row else None
 
 
 def record(db: Database, claim: Claim, events: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
@@ -106,10 +119,12 @@ def _append(tx: Connection, claim: Claim, events: Sequence[Told]) -> bool:
 
 
 def keep_checkpoint(db: Database, claim: Claim, *, blob: str, done: int, fit: int, step: int, values: Mapping[str, Any]) -> bool:
-    """Transition 4: the job resumes from here from now on; its count of crashes starts anew, and only the newest two are kept.
+    """Transition 4: the job resumes from here from now on; its count of crashes starts anew. The newest two are kept, and the best.
 
-    `blob` must be kept already; `done` counts the steps over all fits. False: the claim is lost. A checkpoint that is not newer than
-    the kept one (a repetition after a commit of unknown outcome) changes nothing. The bytes of older ones go at the end.
+    `blob` must be kept already, KeyError where it is not any more; `done` counts the steps over all fits; `values` are the newest
+    measurements on validation data, and the best checkpoint is that of the highest accuracy. False: the claim is lost. A checkpoint
+    that is not newer than the kept one (a repetition after a commit of unknown outcome) changes nothing. The bytes of others go at
+    the end.
     """
     crashpoint("checkpoint.before_manifest")
     with db.begin() as tx:
@@ -119,20 +134,56 @@ def keep_checkpoint(db: Database, claim: Claim, *, blob: str, done: int, fit: in
         if last is None:
             return tx.execute(sa.select(job.c.id).where(held_by(claim))).first() is not None
         own = (blobs.c.tenant_id == claim.job.tenant) & (blobs.c.sha256 == blob)
-        told = {"done": done, "fit": fit, "step": step, "bytes": tx.execute(sa.select(blobs.c.size).where(own)).scalar_one()}
+        size = tx.execute(sa.select(blobs.c.size).where(own).with_for_update(key_share=True, read=True)).scalar_one_or_none()
+        if size is None:  # another job of the tenant had the same bytes, and was the last to need them a moment ago
+            raise KeyError(blob)
+        told = {"done": done, "fit": fit, "step": step, "bytes": size}
         where = {"job_id": claim.job.id, "tenant_id": claim.job.tenant, "done": done, "fit": fit, "step": step, "blob": blob}
         tx.execute(sa.insert(checkpoint).values(**where, measured=values, created_at=clock()))
         write_events(tx, claim.job.id, claim.fence, last, [("checkpoint", told)])
-        unused = _forget_older(tx, claim.job.id)
+        unused = _forget_others(tx, claim.job.id)
     crashpoint("checkpoint.after_manifest")
     for id in unused:
         discard(db, id)
     return True
 
 
-def _forget_older(tx: Connection, id: str) -> list[str]:
-    """Drop all but the newest checkpoints; the blobs that nothing names any more."""
-    newest = sa.select(checkpoint.c.done).where(checkpoint.c.job_id == id).order_by(checkpoint.c.done.desc()).limit(_KEEP)
-    older = sa.delete(checkpoint).where(checkpoint.c.job_id == id, checkpoint.c.done.not_in(newest))
-    dropped = tx.execute(older.returning(checkpoint.c.tenant_id, checkpoint.c.blob)).all()
+def _forget_others(tx: Connection, id: str) -> list[str]:
+    """Drop all checkpoints but the newest and the best; the blobs that nothing names any more."""
+    own = sa.select(checkpoint.c.done, checkpoint.c.measured).where(checkpoint.c.job_id == id).order_by(checkpoint.c.done.desc())
+    kept = tx.execute(own).all()
+    judged = [row for row in kept if isinstance(row.measured.get(_BEST), int | float)]
+    best = max(judged, key=lambda row: row.measured[_BEST], default=None)  # of equals the newest
+    spared = {row.done for row in kept[:_KEEP]} | ({best.done} if best else set())
+    return forget_checkpoints(tx, (checkpoint.c.job_id == id) & checkpoint.c.done.not_in(spared))
+
+
+def forget_checkpoints(tx: Connection, which: sa.ColumnElement[bool]) -> list[str]:
+    """Drop these checkpoints; the blobs to `discard` after the commit, for nothing names them any more. What a job goes on from is the
+    caller's to set."""
+    dropped = tx.execute(sa.delete(checkpoint).where(which).returning(checkpoint.c.tenant_id, checkpoint.c.blob)).all()
     return [blob for row in dropped for blob in forget(tx, row.tenant_id, row.blob)]
+
+
+def fall_back(db: Database, claim: Claim, *, done: int, reason: str) -> Job | None:
+    """Transition 15: the checkpoint at `done` cannot be read and is forgotten; the job goes on from the one before it, or from the start.
+
+    The job as it is now, also when it has fallen back from there before. None: the claim is lost.
+    """
+    kept = (checkpoint.c.job_id == claim.job.id) & (checkpoint.c.done < done)
+    before = sa.select(sa.func.max(checkpoint.c.done)).where(kept).scalar_subquery()
+    unused: list[str] = []
+    with db.begin() as tx:
+        change = sa.update(job).where(held_by(claim), job.c.checkpoint_done == done)
+        values = {"checkpoint_done": before, "event_seq": job.c.event_seq + 1}
+        row = tx.execute(change.values(values).returning(job.c.event_seq, job.c.checkpoint_done)).one_or_none()
+        if row is not None:
+            told = {"done": done, "reason": reason[:1000], "resumes_from": row.checkpoint_done}
+            write_events(tx, claim.job.id, claim.fence, row.event_seq, [("checkpoint_corrupt", told)])
+            unused = forget_checkpoints(tx, (checkpoint.c.job_id == claim.job.id) & (checkpoint.c.done == done))
+        elif tx.execute(sa.select(job.c.id).where(held_by(claim))).first() is None:
+            return None
+        now = load(tx, claim.job.id)
+    for id in unused:
+        discard(db, id)
+    return now

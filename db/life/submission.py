@@ -79,9 +79,9 @@ def refuse_above(tx: Connection, owner: Tenant, max_queued: int) -> None:
 def insert_job(
     tx: Connection, owner: Tenant, *, kind: Kind, name: str, spec: Mapping[str, Any], inputs: Mapping[str, Any], queue: str,
     spec_sha: str | None = None, priority: int = 0, parent: str | None = None, seconds_limit: float | None = None,
-    metadata: Mapping[str, Any], start: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any], start: Job | None = None,
 ) -> Job:  # fmt: skip
-    """A queued job and its first event; `start` is the checkpoint of another job of the tenant to begin from.
+    """A queued job and its first event; `start` is another job of the tenant, from whose checkpoints it begins.
 
     KeyError for a blob of `inputs` that the tenant does not have: what was accepted can be run.
     """
@@ -92,11 +92,14 @@ def insert_job(
             id=id, tenant_id=owner.id, kind=kind, name=name, queue=queue, priority=priority, state="queued", desired="run",
             run_after=clock(), spec=spec, inputs=inputs, spec_sha=spec_sha, parent_id=parent, seconds_limit=seconds_limit,
             seconds_left=seconds_limit, metadata=metadata, event_seq=1, created_at=clock(),
-            checkpoint_done=start["done"] if start else None,
+            checkpoint_done=start.checkpoint["done"] if start and start.checkpoint else None,
         )
     )  # fmt: skip
     if start:
-        tx.execute(sa.insert(checkpoint).values(job_id=id, tenant_id=owner.id, measured={}, created_at=clock(), **start))
+        # All that are kept and not the newest alone: should that one be damaged, there is one before it.
+        kept = [column for column in checkpoint.c if column.name != "job_id"]
+        theirs = sa.select(sa.literal(id), *kept).where(checkpoint.c.job_id == start.id)
+        tx.execute(sa.insert(checkpoint).from_select(["job_id", *(column.name for column in kept)], theirs))
     write_events(tx, id, 0, 1, [("status", {"state": "queued", "desired": "run"})])
     return load(tx, id)
 

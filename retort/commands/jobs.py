@@ -1,4 +1,4 @@
-"""`retort submit`, `ls`, `get`, and what changes a job: `cancel`, `pause`, `resume`, `release`, `retry`."""
+"""`retort submit`, `ls`, `get`, and what changes a job: `cancel`, `pause`, `resume`, `release`, `retry`, `clone`."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +11,7 @@ from retort import render, render_sweep
 from retort.client import Assets, Client
 from retort.commands import sweeps
 from retort.commands.follow import attend
-from retort.draft import draft, read_document
+from retort.draft import draft, overrides, read_document
 from retort.errors import Misused
 from retort.job import Job
 from retort.session import Session, connected
@@ -138,13 +138,23 @@ def get(session: Session, id: Annotated[str, typer.Argument(help="Of a job, a sw
 
 
 @connected
-def cancel(session: Session, id: Annotated[str, typer.Argument(metavar="ID", help="Of a job, or of a sweep.")]) -> None:
+def cancel(
+    session: Session,
+    id: Annotated[str, typer.Argument(metavar="ID", help="Of a job, or of a sweep.")],
+    *,
+    graceful: Annotated[bool, typer.Option("--graceful", help="Let a running job finish its step and keep a checkpoint first.")] = False,
+    keep_nothing: Annotated[
+        bool, typer.Option("--keep-nothing", help="Forget its checkpoints: a retry begins at the start. Also of a cancelled job.")
+    ] = False,
+) -> None:
     """End a job for good, which is cancelled once its process is gone; or a sweep with all its jobs."""
     if id.startswith("swp_"):
+        if graceful or keep_nothing:
+            raise Misused("--graceful and --keep-nothing are for a job", hint="a sweep's jobs are cancelled now and keep their checkpoints")
         sweep = session.client().sweeps.get(id).cancel()
         session.answer(dict(sweep.raw), Text.assemble(f"{id}: ", render.status(sweep.status)))
         return
-    _changed(session, session.client().jobs.get(id).cancel())
+    _changed(session, session.client().jobs.get(id).cancel(graceful=graceful, keep_nothing=keep_nothing))
 
 
 @connected
@@ -166,9 +176,32 @@ def release(session: Session, id: JobId) -> None:
 
 
 @connected
-def retry(session: Session, id: JobId) -> None:
-    """Make a new job from one that is over, starting at its last checkpoint."""
-    _changed(session, session.client().jobs.get(id).retry())
+def retry(
+    session: Session,
+    id: JobId,
+    *,
+    from_start: Annotated[bool, typer.Option("--from-start", help="Leave its checkpoints aside.")] = False,
+) -> None:
+    """Make a new job from one that failed or was cancelled, starting at its last checkpoint."""
+    _changed(session, session.client().jobs.get(id).retry(from_start=from_start))
+
+
+@connected
+def clone(
+    session: Session,
+    id: JobId,
+    *,
+    file: Annotated[
+        Path | None, typer.Option("-f", "--file", help="Overrides in YAML or JSON; null removes a field, so that its default holds.")
+    ] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("-s", "--set", metavar="PATH=VALUE", help="One field, such as methods.0.temperature=2 or seed=1.")
+    ] = None,
+) -> None:
+    """Make a new job like another one, with some fields of its spec set otherwise."""
+    given = read_document(file) if file else {}
+    job = session.client().jobs.get(id)
+    _changed(session, job.clone(overrides(job.raw["spec"], given, assign or ())))
 
 
 def _changed(session: Session, job: Job) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Group
 from rich.text import Text
 
 from retort import render_sweep
 from retort.draft import read_document
+from retort.render import warnings
 from retort.session import Session, connected
 from retort.sweep import Sweep
 
@@ -25,9 +27,11 @@ def sweep(
     started = session.client().sweeps.create(read_document(file))
     session.say(f"started {started.id}")
     if watch:
+        for line in warnings(started.raw):
+            session.say(line.plain)
         attend(session, started)
         return
-    session.answer(dict(started.raw), Text(f"{started.id}\nwatch with: retort watch {started.id}"))
+    session.answer(dict(started.raw), Group(*warnings(started.raw), Text(f"{started.id}\nwatch with: retort watch {started.id}")))
 
 
 def attend(session: Session, started: Sweep) -> None:

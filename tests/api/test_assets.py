@@ -181,3 +181,11 @@ def test_metadata_is_sixteen_short_texts(http: httpx.Client, user: User, databas
         assert answer.status_code == 422
         assert answer.json()["errors"][0]["pointer"].startswith("/metadata")
     assert assets.list_assets(database, user.tenant, kind="architecture", limit=5) == []
+
+
+def test_above_the_cap_no_more_inspections_are_queued(http: httpx.Client, serve: Any, settings: Any) -> None:
+    small, body = serve(settings.model_copy(update={"max_queued": 1})), {"name": "a", "architecture": TEACHER}
+    assert http.post(f"{small}/v1/architectures", json=body).status_code == 202
+    answer = http.post(f"{small}/v1/architectures", json=body)
+    assert (answer.status_code, answer.json()["code"], answer.json()["retryable"]) == (429, "too_many_queued", True)
+    assert answer.headers["Retry-After"]

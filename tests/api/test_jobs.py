@@ -24,7 +24,7 @@ def test_a_submitted_job_is_queued_with_all_that_it_needs(
     http: httpx.Client, user: User, lab: Lab, submitted: dict[str, Any], database: Database
 ) -> None:
     assert (submitted["object"], submitted["status"], submitted["is_terminal"]) == ("distillation.job", "queued", False)
-    assert submitted["actions"] == ["pause", "cancel"]
+    assert submitted["actions"] == ["pause", "cancel", "clone"]
     assert submitted["spec"]["methods"][0]["name"] == "kd"
     assert http.get(f"/v1/jobs/{submitted['id']}").json() == submitted
     job = jobs.get_job(database, user.tenant, submitted["id"])
@@ -98,9 +98,9 @@ def test_a_job_that_succeeded_is_told_whole(http: httpx.Client, user: User, subm
     result = {"test": {"accuracy": 0.9, "n": 100}}
     life.complete(database, claim, result=result)
     job = http.get(f"/v1/jobs/{submitted['id']}").json()
-    assert (job["status"], job["is_terminal"], job["result"], job["actions"]) == ("succeeded", True, result, [])
+    assert (job["status"], job["is_terminal"], job["result"], job["actions"]) == ("succeeded", True, result, ["clone"])
     again = http.post(f"/v1/jobs/{submitted['id']}/retry")
-    assert (again.status_code, "POST /v1/jobs" in again.json()["hint"]) == (409, True)
+    assert (again.status_code, "POST …/clone" in again.json()["hint"]) == (409, True)
     assert job["progress"]["percent"] == 100.0
     assert job["finished_at"] >= job["started_at"]
 
@@ -116,7 +116,7 @@ def test_a_job_that_failed_says_why_with_its_last_lines(http: httpx.Client, subm
     assert (job["status"], job["code"], job["fault"], job["message"]) == ("failed", "diverged", "user", "the loss is not finite")
     assert {name: job["problem"][name] for name in problem} == problem
     assert job["problem"]["lines"] == [f"line {i}" for i in range(49, 99)]
-    assert job["actions"] == ["retry"]
+    assert job["actions"] == ["retry", "clone"]
 
 
 def test_a_queued_job_says_why_nobody_takes_it(http: httpx.Client, lab: Lab, database: Database) -> None:
@@ -155,10 +155,10 @@ def test_a_running_job_follows_a_wish_when_its_worker_does(http: httpx.Client, s
     path = f"/v1/jobs/{submitted['id']}"
     claim = claim_of(database, submitted["id"])
     pausing = http.post(f"{path}/pause")
-    assert (pausing.status_code, pausing.json()["status"], pausing.json()["actions"]) == (202, "pausing", ["resume", "cancel"])
+    assert (pausing.status_code, pausing.json()["status"], pausing.json()["actions"]) == (202, "pausing", ["resume", "cancel", "clone"])
     assert http.post(f"{path}/resume").json()["status"] == "running"
     cancelling = http.post(f"{path}/cancel", json={"mode": "now"})
-    assert (cancelling.status_code, cancelling.json()["status"], cancelling.json()["actions"]) == (202, "cancelling", [])
+    assert (cancelling.status_code, cancelling.json()["status"], cancelling.json()["actions"]) == (202, "cancelling", ["clone"])
     assert http.post(f"{path}/resume").status_code == 409
     life.yield_(database, claim)
     assert http.get(path).json()["status"] == "cancelled"
@@ -183,7 +183,12 @@ def test_a_quarantined_job_is_released(http: httpx.Client, submitted: dict[str, 
     life.retry(database, claim_of(database, submitted["id"]), code="native_crash", problem=problem, backoff=0, max_crashes=1)
     path = f"/v1/jobs/{submitted['id']}"
     job = http.get(path).json()
-    assert (job["status"], job["fault"], job["actions"], job["is_terminal"]) == ("quarantined", "system", ["release", "cancel"], False)
+    assert (job["status"], job["fault"], job["actions"], job["is_terminal"]) == (
+        "quarantined",
+        "system",
+        ["release", "cancel", "clone"],
+        False,
+    )
     assert http.post(f"{path}/release").json()["status"] == "queued"
 
 

@@ -82,6 +82,13 @@ def test_a_base_that_could_not_run_is_refused_by_its_field(http: httpx.Client, l
 
 
 @ONE_DATABASE
+def test_a_new_sweep_says_what_its_base_warns_of(http: httpx.Client, lab: Lab) -> None:
+    base = lab.spec(teacher_dataset={"id": lab.dataset, "validation": 0})
+    made = http.post("/v1/sweeps", json={"base": base, "space": {"recipe.optimizer.lr": {"log": [0.01, 1]}}}).json()
+    assert made["warnings"] == ["no method trains on the teacher_dataset: it changes nothing"]
+
+
+@ONE_DATABASE
 def test_a_value_that_leaves_its_own_field_out_of_the_spec_is_refused(http: httpx.Client, lab: Lab) -> None:
     base = lab.spec(student={"architecture": lab.student, "weights": {"initialiser": "xavier"}})
     body = {"base": base, "space": {"student.weights.initialiser": {"choice": ["xavier", "default"]}}}

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -87,10 +86,15 @@ def fenced(rows: Rows) -> Iterator[Violation]:
 
 
 def checkpoints_grow(rows: Rows) -> Iterator[Violation]:
-    """I5, of a job: each checkpoint that was told is newer than the one before, and the newest is the one it would resume from."""
-    told = [event["data"]["done"] for event in _of(rows, "checkpoint")]
-    if any(later <= earlier for earlier, later in pairwise(told)):
-        yield Violation("I5", rows.accepted.id, f"checkpoints at {told}")
+    """I5, of a job: each checkpoint that was told is newer than the one it went on from, and the newest is the one it would resume from."""
+    newest = -1
+    for event in rows.events:
+        if event["kind"] == "checkpoint_corrupt":
+            newest = -1 if event["data"]["resumes_from"] is None else event["data"]["resumes_from"]
+        elif event["kind"] == "checkpoint":
+            if event["data"]["done"] <= newest:
+                yield Violation("I5", rows.accepted.id, f"a checkpoint at {event['data']['done']} after one at {newest}")
+            newest = event["data"]["done"]
     kept = [each["done"] for each in rows.checkpoints]
     if rows.row and rows.row["checkpoint_done"] is not None and rows.row["checkpoint_done"] not in kept:
         yield Violation("I5", rows.accepted.id, f"it would resume at {rows.row['checkpoint_done']}, and has {kept}")

@@ -3,16 +3,13 @@
 Every fault is written to faults.jsonl with its time and its target. Every time of the service is some thirty times shorter.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +25,7 @@ from db.tables import job as jobs
 from db.workers import living
 from migrations.schema import upgrade
 from tests.chaos import toy
+from tests.chaos.witness import Accepted, Log, Process
 from tests.servers import Server, postgres_server, redis_server
 from tests.worker.lab import Lab as WorkerLab
 from tests.worker.lab import lives, until
@@ -47,55 +45,6 @@ TIMES: Mapping[str, Any] = {
 DONE = frozenset({"succeeded"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted:
-    """A job that the service said it took, and what must become of it."""
-
-    id: str
-    tenant: str
-    steps: int | None
-    """Of its curve; None where it does not tell each."""
-    sha256: str | None
-    """Of its student, trained without an interruption; None where nobody knows."""
-    ends: frozenset[str]
-    """The states in which it may be found at rest."""
-    key: str | None
-    """The idempotency key it was submitted with, which is also its name."""
-
-
-@dataclass(eq=False, slots=True)
-class Process:
-    """A worker or an API that was started here."""
-
-    name: str
-    popen: subprocess.Popen[bytes]
-    plain: bool
-    """Started as the service starts it: nothing armed, nothing taken away."""
-    frozen: bool = False
-
-    @property
-    def alive(self) -> bool:
-        """Whether it runs, frozen or not."""
-        return self.popen.poll() is None
-
-
-@dataclass(slots=True)
-class Log:
-    """What was done to the service, in the order of time."""
-
-    file: Path
-    scenario: str = ""
-    began: float = field(default_factory=time.monotonic)
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def write(self, fault: str, target: str, **more: Any) -> None:
-        """Note a fault."""
-        self.counts[fault] += 1
-        line = {"at": round(time.monotonic() - self.began, 3), "scenario": self.scenario, "fault": fault, "target": target, **more}
-        with self.file.open("a") as out:
-            out.write(json.dumps(line) + "\n")
-
-
 class Lab(WorkerLab):
     """One database, one broker, and all that runs on them. `accepted` are the jobs that the invariants are about."""
 
@@ -109,8 +58,6 @@ class Lab(WorkerLab):
         self.workers: list[Process] = []
         self.started: list[Process] = []
         self._numbers = Counter[str]()
-
-    # --- work
 
     def settings(self, name: str = "worker", **chosen: Any) -> Settings:
         """The settings of a worker. All share one folder: a new one clears away what a killed one left."""
@@ -181,15 +128,13 @@ class Lab(WorkerLab):
         """When a job came into a state, by the database's clock."""
         return glance(self.database, self.tenant, id).entered[state]
 
-    # --- processes
-
-    def start_worker(self, *, command: Sequence[str] = WORKER, crash: str | None = None, ready: bool = True, **chosen: Any) -> Process:
+    def start_worker(self, *, command: Sequence[str] = WORKER, crash: str | None = None, **chosen: Any) -> Process:
         """A worker; with `crash` it dies at that crash point. `chosen` are settings, also URLs that lead through a proxy."""
         plain = crash is None and tuple(command) == WORKER and not chosen
         name = f"worker{self.number('worker')}"
         process = self.start(name, command, self.environment(self.settings(**chosen)), crash=crash, plain=plain)
         self.workers.append(process)
-        if ready and not crash:
+        if not crash:
             until(lambda: any(each.pid == process.popen.pid for each in living(self.database, within=60)) or not process.alive)
             assert process.alive, (self.folder / f"{name}.log").read_text()
         return process
@@ -274,17 +219,14 @@ class Lab(WorkerLab):
         with redis.Redis.from_url(self.broker_url) as client:
             client.flushall()
 
-    # --- the end
-
-    def settle(self, *, within: float = PATIENCE, helpers: int = 1) -> bool:
-        """Let the faults stop and the service recover: did every accepted job come to rest in time? What did not, the invariants say."""
+    def settle(self, *, within: float = PATIENCE, helpers: int = 1) -> None:
+        """Let the faults stop, and the service recover until every accepted job is at rest. What is not in time, the invariants say."""
         for each in self.workers:
             if each.alive and each.frozen:
                 self.thaw(each)
         self.have(helpers)
         with suppress(AssertionError):
-            return until(self._at_rest, within=within)
-        return False
+            until(self._at_rest, within=within)
 
     def _at_rest(self) -> bool:
         with self.database.read() as tx:

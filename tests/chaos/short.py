@@ -14,6 +14,8 @@ OFTEN = {"W2": len(points.POINTS), "P1": len(poison.WAYS), "A1": 2, "A2": 2, "R1
 
 ELSEWHERE = ("broker", "clock", "database", "disk")
 """These themes have a short set of their own: test_short_net.py."""
+LONG = ("shipped",)
+"""These wait for the times of the service as it is shipped."""
 
 
 class Short:
@@ -28,7 +30,7 @@ class Short:
 
 def names(dialect: Dialect, *, embedded: bool = False) -> list[str]:
     """The scenarios of a database."""
-    here = {name: each for name, each in SCENARIOS.items() if each.carry_out.__module__.rpartition(".")[2] not in ELSEWHERE}
+    here = {name: each for name, each in SCENARIOS.items() if each.carry_out.__module__.rpartition(".")[2] not in ELSEWHERE + LONG}
     return sorted(name for name, each in here.items() if dialect in each.dialects and each.embedded == embedded)
 
 

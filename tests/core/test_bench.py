@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load, save
 
 from core.bench import Bench, Meters
-from core.errors import Corrupt
+from core.errors import Unresumable
 from core.fit import fit
 from core.methods.kd import KD
 from core.optim import Recipe
@@ -91,7 +91,7 @@ def test_tied_weights_are_frozen_and_thawed() -> None:
     assert made.student.network.get_parameter("bn2.weight") is made.student.network.get_parameter("conv2.bias")
 
 
-@pytest.mark.parametrize("spoil", ["missing", "unknown", "shape", "position", "bytes"])
+@pytest.mark.parametrize("spoil", ["missing", "unknown", "shape", "position", "half a position", "bytes"])
 def test_a_checkpoint_of_something_else_is_corrupt(spoil: str) -> None:
     blob = trained(1).freeze()
     state = load(blob)
@@ -104,9 +104,11 @@ def test_a_checkpoint_of_something_else_is_corrupt(spoil: str) -> None:
             state["student/fc.bias"] = torch.zeros(9)
         case "position":
             state["position"] = torch.tensor([7, 0, 0])
+        case "half a position":
+            state["position"] = torch.tensor([0, 0])
     wrong = blob[:50] if spoil == "bytes" else save(state)
     bench, _ = fresh()
-    with pytest.raises(Corrupt):
+    with pytest.raises(Unresumable):
         bench.thaw(wrong)
 
 
@@ -138,7 +140,7 @@ def test_an_average_is_kept_in_the_training_itself_and_is_no_part_of_what_learns
 def test_a_checkpoint_with_an_average_is_of_another_plan_than_one_without() -> None:
     with_average, without = fresh(toys.make(spec(KD(), recipe=AVERAGED)))[0], fresh()[0]
     for bench, blob in ((with_average, without.freeze()), (without, with_average.freeze())):
-        with pytest.raises(Corrupt, match="ema/"):
+        with pytest.raises(Unresumable, match="ema/"):
             bench.thaw(blob)
 
 

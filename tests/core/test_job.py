@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from core.checkpoints import Checkpoints
-from core.errors import EXIT_YIELDED, Corrupt, Diverged, Refused
-from core.events import Checkpointed, Evaluated, Event, Exported, Log, Phase, Result, Step, decode
+from core.errors import EXIT_NO_ROOM, EXIT_UNRESUMABLE, EXIT_YIELDED, Corrupt, Diverged, Refused
+from core.events import Checkpointed, CheckpointFailed, Evaluated, Event, Exported, Phase, Result, Step, decode
 from core.job import Job, distil
 from core.runtime import Runtime
 from core.wire import Stopped, Wire
@@ -336,7 +336,7 @@ def test_the_last_two_checkpoints_are_kept_and_the_last_holds_the_student(tmp_pa
     assert steps.index((5, True)) < steps.index((5, False)) < steps.index((6, True))
 
 
-def test_without_a_cause_no_checkpoint_is_taken_and_a_command_is_a_cause(tmp_path: Path) -> None:
+def test_during_training_no_checkpoint_is_taken_without_a_cause_and_a_command_is_one(tmp_path: Path) -> None:
     class Asked(Recorded):
         def tell(self, event: Event) -> None:
             super().tell(event)
@@ -347,7 +347,7 @@ def test_without_a_cause_no_checkpoint_is_taken_and_a_command_is_a_cause(tmp_pat
     task = json.loads((folder / "job.json").read_text())
     wire = Asked()
     distil(folder, task, Runtime.model_validate(task["runtime"]), wire)
-    assert [event.done for event in wire.events if isinstance(event, Checkpointed)] == [7]
+    assert [event.done for event in wire.events if isinstance(event, Checkpointed)] == [7, 18]  # and one after the last step
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
@@ -364,7 +364,20 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_job(tmp_path: Path) -> None:
     distil(folder, task, Runtime.model_validate(task["runtime"]), wire)
     kept = {event.done for event in wire.events if isinstance(event, Checkpointed)}
     assert kept == set(range(1, 19)) - {3}
-    assert [event.level for event in wire.events if isinstance(event, Log)] == ["warning"]
+    (failed,) = (event for event in wire.events if isinstance(event, CheckpointFailed))
+    assert failed == CheckpointFailed(3, "the worker's disk is full: No space left on device")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_child_says_how_it_ended_where_the_disk_is_full_and_where_its_checkpoint_is_none(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "job")
+    (folder / "out" / "export").mkdir(parents=True)
+    (folder / "out" / "export" / "config.json").symlink_to("/dev/full")
+    full = work("run", folder)
+    assert (full.code, full.refusal.code) == (EXIT_NO_ROOM, "storage_full")
+    assert "No space left on device" in full.refusal.reason
+    (folder / "in" / "checkpoint.safetensors").write_bytes(b"no checkpoint")
+    assert work("run", folder).code == EXIT_UNRESUMABLE
 
 
 def test_what_a_broken_write_left_is_removed_at_the_start(tmp_path: Path) -> None:
@@ -399,3 +412,21 @@ def test_a_job_that_explodes_between_two_reports_keeps_no_checkpoint_that_is_not
     kept = [load_file(path) for path in (folder / "checkpoint").glob("*.safetensors")]
     assert kept
     assert all(bool(torch.isfinite(tensor).all()) for state in kept for name, tensor in state.items() if name.startswith("student/"))
+
+
+def test_nothing_that_happens_after_the_last_step_repeats_one(tmp_path: Path) -> None:
+    """A child that is killed while it measures leaves the checkpoint from which only the measuring is done again."""
+    long = {"name": "parameter_noise", "draws": 100, "epsilons": [i / 1000 for i in range(64)]}
+    folder = fill(tmp_path / "killed", evaluate=["accuracy", long])
+    child = start("run", folder)
+    events = read_until(child, phase("evaluate"))
+    (kept,) = (event for event in [*events, *read_until(child, lambda event: True)] if isinstance(event, Checkpointed))
+    assert kept.done == 18
+    child.kill()
+    child.communicate()
+    resumed = start("run", again(folder, tmp_path / "resumed", folder / kept.path))
+    told = read_until(resumed, phase("evaluate"))
+    resumed.send_signal(signal.SIGTERM)
+    resumed.communicate(timeout=60)
+    assert not any(isinstance(event, (Step, Evaluated)) for event in told)
+    assert resumed.returncode == EXIT_YIELDED

@@ -71,6 +71,10 @@ def test_data_that_no_method_trains_on_and_surgeries_upon_surgeries_are_warned_o
     assert "no method trains on the teacher_dataset" in warning
     (warning,) = decide(spec(Padding(), Net2Net()), teacher=STUDENT).warnings
     assert "2 methods set the student's first weights" in warning
+    own = {"architecture": "arc_1", "weights": "upl_1"}
+    (warning,) = decide(spec(Padding(), student=own), teacher=STUDENT).warnings
+    assert "may overwrite those of /student/weights" in warning
+    assert decide(spec(student=own)).warnings == ()
 
 
 def test_classes_without_a_test_sample_are_refused() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import EXIT_YIELDED
 from core.events import Log, decode
 from core.wire import Stopped, Wire
 
@@ -14,15 +15,20 @@ OPENED = """
 import os, sys, time
 from core.events import Log
 from core.wire import Wire
-wire = Wire.open()
+class Held(Wire):
+    def __init__(self, out):
+        super().__init__(out)
+        self.holding = HOLDING
+wire = Held.open()
 print("noise of a library")
 os.system("echo noise of a program")
 wire.tell(Log("hello"))
 """
 
 
-def child(code: str, commands: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-c", OPENED + code], input=commands, capture_output=True, timeout=60, check=False)
+def child(code: str, commands: bytes = b"", *, holding: bool = True) -> subprocess.CompletedProcess[bytes]:
+    program = OPENED.replace("HOLDING", str(holding)) + code
+    return subprocess.run([sys.executable, "-c", program], input=commands, capture_output=True, timeout=60, check=False)
 
 
 def test_what_others_print_never_reaches_the_events() -> None:
@@ -40,6 +46,12 @@ def test_a_stop_and_a_checkpoint_are_heard_between_lines_that_are_no_commands() 
 
 def test_the_end_of_the_input_alone_means_nothing() -> None:
     assert child("time.sleep(0.2)\nsys.exit(3 if wire.stop.is_set() else 0)").returncode == 0
+
+
+@pytest.mark.parametrize(("order", "command"), [("os.kill(os.getpid(), 15)", b""), ("pass", b'{"command":"stop"}\n')])
+def test_a_stop_ends_a_child_at_once_while_it_has_nothing_to_lose(order: str, command: bytes) -> None:
+    ended = child(f"{order}\ntime.sleep(60)", command, holding=False)
+    assert (ended.returncode, ended.stderr.decode().count("Traceback")) == (EXIT_YIELDED, 0)
 
 
 def test_a_sigterm_is_a_stop() -> None:

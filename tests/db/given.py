@@ -3,11 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+import sqlalchemy as sa
+
 from db import assets, history, jobs, life
 from db.access import Tenant
 from db.assets import Asset
 from db.blobs import Blobs
+from db.life.submission import insert_job
 from db.session import Database
+from db.states import TERMINAL, Kind
+from db.tables import job
 
 PROBLEM = {"where": "/recipe", "reason": "it went wrong", "hint": "try another", "code": "native_crash"}
 LEASE = 60.0
@@ -15,13 +20,19 @@ OVER = -1.0
 """A lease that has run out when it begins."""
 
 
-def submitted(db: Database, tenant: Tenant, **changes: Any) -> life.Job:
-    """A queued job."""
+def submitted(db: Database, tenant: Tenant, *, kind: Kind = "distil", **changes: Any) -> life.Job:
+    """A queued job; an inspection has an asset, as every one does."""
+    if kind == "inspect":
+        found = jobs.get_job(db, tenant, created(db, tenant, **changes).job)
+        assert found is not None
+        return found
     request: dict[str, Any] = {
-        "name": "r20", "spec": {"seed": 0}, "spec_sha": "a" * 64, "inputs": {"task": {"kind": "distil"}, "blobs": {}}, "queue": "any",
-        "max_queued": 1000,
-    }  # fmt: skip
-    return life.submit(db, tenant, **request | changes)
+        "name": "r20", "spec": {"seed": 0}, "spec_sha": "a" * 64, "inputs": {"task": {"kind": kind}, "blobs": {}}, "queue": "any",
+    } | changes  # fmt: skip
+    if kind == "distil":
+        return life.submit(db, tenant, **{"max_queued": 1000} | request)
+    with db.begin() as tx:
+        return insert_job(tx, tenant, kind=kind, **{"metadata": {}} | request)
 
 
 def claimed(db: Database, *, lease: float = LEASE, worker: str = "w1") -> life.Claim:
@@ -63,50 +74,62 @@ def told(db: Database, job: life.Job, kind: str | None = None) -> list[history.E
     return history.events(db, Tenant(job.tenant), job.id, kinds=[kind] if kind else None, limit=1000)
 
 
+def remove_every_open_job(db: Database) -> None:
+    """So that the next claim finds only the next job."""
+    values = {"state": "cancelled", "desired": "cancel", "code": "cancelled", "owner": None, "lease_until": None}
+    with db.begin() as tx:
+        tx.execute(sa.update(job).where(job.c.state.not_in(TERMINAL)).values(values))
+
+
 def _crash(db: Database, claim: life.Claim, *, max_crashes: int = 3) -> None:
     life.retry(db, claim, code="native_crash", problem=PROBLEM, backoff=0, max_crashes=max_crashes)
 
 
-def _queued(db: Database, tenant: Tenant) -> life.Claim:
-    return life.Claim(submitted(db, tenant), 0)
+Make = Callable[..., life.Claim]
+"""Makes a job as `submitted` does, and brings it into a state."""
 
 
-def _paused(db: Database, tenant: Tenant) -> life.Claim:
-    job = submitted(db, tenant)
+def _queued(db: Database, tenant: Tenant, **changes: Any) -> life.Claim:
+    return life.Claim(submitted(db, tenant, **changes), 0)
+
+
+def _paused(db: Database, tenant: Tenant, **changes: Any) -> life.Claim:
+    job = submitted(db, tenant, **changes)
     life.pause(db, tenant, job.id)
     return life.Claim(job, 0)
 
 
-def _running_with(wish: Callable[[Database, Tenant, str], life.Job | None]) -> Callable[[Database, Tenant], life.Claim]:
-    def make(db: Database, tenant: Tenant) -> life.Claim:
-        claim = running(db, tenant)
+def _running_with(wish: Callable[[Database, Tenant, str], life.Job | None]) -> Make:
+    def make(db: Database, tenant: Tenant, **changes: Any) -> life.Claim:
+        claim = running(db, tenant, **changes)
         wish(db, tenant, claim.job.id)
         return claim
 
     return make
 
 
-def _ended(end: Callable[[Database, life.Claim], object]) -> Callable[[Database, Tenant], life.Claim]:
-    def make(db: Database, tenant: Tenant) -> life.Claim:
-        claim = running(db, tenant)
+def _ended(end: Callable[[Database, life.Claim], object]) -> Make:
+    def make(db: Database, tenant: Tenant, **changes: Any) -> life.Claim:
+        claim = running(db, tenant, **changes)
         end(db, claim)
         return claim
 
     return make
 
 
-def _cancelled(db: Database, tenant: Tenant) -> life.Claim:
-    job = submitted(db, tenant)
+def _cancelled(db: Database, tenant: Tenant, **changes: Any) -> life.Claim:
+    job = submitted(db, tenant, **changes)
     life.cancel(db, tenant, job.id)
     return life.Claim(job, 0)
 
 
-IN_EACH_STATE: dict[str, Callable[[Database, Tenant], life.Claim]] = {
+IN_EACH_STATE: dict[str, Make] = {
     "queued": _queued,
     "running": running,
     "running, pause": _running_with(life.pause),
     "running, cancel": _running_with(life.cancel),
     "paused": _paused,
+    "shelved": _ended(lambda db, claim: life.shelve(db, claim, problem=PROBLEM, pause=0)),
     "succeeded": _ended(lambda db, claim: life.complete(db, claim, result={})),
     "failed": _ended(lambda db, claim: life.fail(db, claim, code="diverged", problem=PROBLEM)),
     "cancelled": _cancelled,

@@ -118,3 +118,21 @@ def test_postgresql_does_not_try_to_compress_chunks(database: Database) -> None:
     with database.read() as tx:
         stored = tx.execute(sa.text("SELECT attstorage FROM pg_attribute WHERE attrelid = 'blob_chunk'::regclass AND attname = 'data'"))
         assert stored.scalar_one() in ("e", b"e")
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        sa.delete(blob_chunk).where(blob_chunk.c.i == 1),
+        sa.update(blob_chunk).where(blob_chunk.c.i == 0).values(data=b"others"),
+        sa.update(blob).values(size=CHUNK),
+    ],
+    ids=["lost", "changed", "shortened"],
+)
+def test_bytes_that_come_again_mend_those_that_went_bad(database: Database, tenant: Tenant, harm: sa.Executable) -> None:
+    digest = Blobs(database, tenant).put([BYTES])
+    with database.begin() as tx:
+        tx.execute(harm)
+    assert Blobs(database, tenant).put([BYTES]) == digest
+    assert b"".join(Blobs(database, tenant).get(digest)) == BYTES
+    assert _rows(database) == (1, 3)

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from db.access import Tenant, create_tenant, find_tenant
-from db.session import Database, Unavailable, clock, connect
+from db.session import Database, Full, Unavailable, clock, connect
 from tests.db.given import submitted
 from tests.servers import free_port
 
@@ -73,11 +73,11 @@ def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None
         db.close()
 
 
-def test_a_file_that_cannot_grow_is_unavailable(tmp_path: Path) -> None:
+def test_a_file_that_cannot_grow_is_full(tmp_path: Path) -> None:
     db = connect(f"sqlite:///{tmp_path / 'full.db'}")
     with db.read() as tx:
         tx.exec_driver_sql("PRAGMA max_page_count = 4")  # of the one connection in the pool
-    with pytest.raises(Unavailable, match="full"), db.begin() as tx:
+    with pytest.raises(Full, match="full"), db.begin() as tx:
         tx.exec_driver_sql("CREATE TABLE t AS SELECT zeroblob(1000000)")
     db.close()
 

@@ -41,7 +41,7 @@ BROKERS = ["filesystem", pytest.param("redis", marks=pytest.mark.servers)]
 
 @pytest.mark.parametrize("bell", BROKERS, indirect=True)
 def test_a_ring_is_heard_on_its_queue(bell: Celery) -> None:
-    wake.ring(bell, ["cpu", "cpu"])
+    assert wake.ring(bell, ["cpu", "cpu"])
     assert [_heard(bell, queue) for queue in wake.QUEUES] == [0, 2]
 
 

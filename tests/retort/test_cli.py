@@ -60,6 +60,9 @@ def test_a_refusal_ends_with_1_and_is_json_on_standard_output(capsys: pytest.Cap
         ["upload", "dataset", "digits.tar"],
         ["upload", "dataset", "digits.zip", "--size", "32"],
         ["taps", "ds_1"],
+        ["cancel", "swp_1", "--graceful"],
+        ["cancel", "swp_1", "--keep-nothing"],
+        ["clone", "job_1", "-f", "nowhere.yaml"],
         ["pairs", "tch_1"],
         ["up", "--device", "tpu"],
         ["up", "--port", "70000"],
@@ -75,7 +78,7 @@ def test_wrong_use_ends_with_2_before_anything_is_sent(words: list[str], capsys:
 
 
 def test_every_command_takes_json_and_names_the_service_alike(capsys: pytest.CaptureFixture[str]) -> None:
-    of_jobs = ["submit", "sweep", "ls", "get", "watch", "logs", "download", "cancel", "pause", "resume", "release", "retry"]
+    of_jobs = ["submit", "sweep", "ls", "get", "watch", "logs", "download", "cancel", "pause", "resume", "release", "retry", "clone"]
     for words in [*([each] for each in (*of_jobs, "methods", "presets", "taps", "pairs")), ["key", "make"], ["upload", "dataset"]]:
         assert run([*words, "--help"]) == 0
         told = capsys.readouterr().out

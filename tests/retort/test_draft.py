@@ -61,7 +61,13 @@ def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("a: [1,", "neither YAML nor JSON"), ("- 1\n", "holds list"), ("!!python/object:os.system {}", "neither YAML nor JSON")],
+    [
+        ("a: [1,", "neither YAML nor JSON"),
+        ("- 1\n", "holds a list"),
+        ("", "is empty"),
+        ("7", "a single value"),
+        ("!!python/object:os.system {}", "neither YAML nor JSON"),
+    ],
 )
 def test_a_file_that_is_no_spec_is_refused_with_its_name(content: str, reason: str, tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"

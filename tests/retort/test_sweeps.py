@@ -75,16 +75,17 @@ def test_a_wait_that_takes_too_long_touches_nothing() -> None:
 
 def test_a_watched_sweep_ends_with_its_best_trial_its_reruns_and_what_mattered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "sweep.yaml").write_text("base: {}\nspace: {recipe.optimizer.lr: {log: [1e-2, 1]}}\n")
-    with stage(answering(RUNNING, ENDED)) as service:
+    with stage(answering({**RUNNING, "warnings": ["two methods"]}, ENDED)) as service:
         assert run(["sweep", str(tmp_path / "sweep.yaml"), "--watch", "--url", service.url, "--key", "k"]) == 0
         sent = json.loads(service.requests[0].body)
     assert sent["space"] == {"recipe.optimizer.lr": {"log": [0.01, 1]}}
     told = capsys.readouterr()
+    assert "warning: two methods" in told.err
     assert "warm: running  3 of 3 trials, 1 completed, 1 failed, 1 unfinished" in told.err
     lines = [line.split(maxsplit=1)[1].strip() for line in told.out.splitlines() if " " in line.strip()]
     assert "trial 0: methods.0.temperature = 4, recipe.optimizer.lr = 0.1235, 0.9123 (job_0)" in lines
     assert "0.9000 ± 0.0141 (n = 2), seeds 1, 2" in told.out
-    assert "recipe.optimizer.lr 0.75, methods.0.temperature 0.25" in lines
+    assert "recipe.optimizer.lr 0.75, methods.0.temperature 0.25 (an estimate, from 2 trials)" in lines
     assert "none: a step is larger than the training set" in told.out
 
 

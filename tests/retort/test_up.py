@@ -6,12 +6,17 @@ import signal
 import socket
 import sqlite3
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from retort import Client
+from retort.folder import Folder
+from retort.up import Child, ChildDied, _kept
 from tests.retort.service import Up, call, processes_of, up, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for left processes in /proc")
@@ -109,6 +114,27 @@ def test_a_folder_lives_through_every_way_to_end_and_no_process_does(tmp_path: P
         assert renewed != made_by_this["key"]
         service.ends(signal.SIGKILL)
         wait_until(lambda: processes_of(folder) == {})
+
+
+def test_a_worker_that_ends_to_be_started_again_is_started_again_at_a_steady_pace(tmp_path: Path) -> None:
+    folder, said = Folder(tmp_path / "data"), list[str]()
+    folder.prepare()
+
+    def ended(code: int, *, started: float) -> Child:
+        process = subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+        process.wait()
+        return Child("worker", process, folder.logs / "worker.log", started)
+
+    young, old = ended(70, started=time.monotonic()), ended(70, started=time.monotonic() - 31)
+    assert _kept(young, folder, {}, said.append) is young
+    assert said == []
+    successor = _kept(old, folder, {}, said.append)
+    assert successor.process.args == [sys.executable, "-m", "worker"]
+    assert successor.started > old.started
+    assert str(successor.log) in said[0]
+    assert successor.process.wait() == 1  # nobody told it where its database is
+    with pytest.raises(ChildDied):
+        _kept(successor, folder, {}, said.append)
 
 
 @pytest.mark.parametrize("part", ["worker", "api"])

@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
+from psycopg import sql
+
 import db.jobs
 from core.blobs import Directory
 from db import life, wake
@@ -30,7 +33,8 @@ PATIENCE = 60.0
 TOY = (sys.executable, "-I", str(Path(__file__).with_name("toychild.py")))
 TIMES: Mapping[str, Any] = {
     "lease": 3, "renew": 0.3, "wish": 0.1, "reap": 0.3, "reconcile": 0.3, "stale": 1, "poll": 0.5, "flush": 0.1, "checkpoint": 0.1,
-    "report": 0.01, "silence": 20, "outage": 20, "grace": 2, "cancel_grace": 0.5, "backoff": 0.02, "nice": 0, "threads": 1,
+    "report": 0.01, "silence": 20, "outage": 20, "grace": 2, "cancel_grace": 0.5, "backoff": 0.02, "storage_pause": 0.4, "min_free": 0,
+    "nice": 0, "threads": 1,
 }  # fmt: skip
 
 
@@ -163,6 +167,20 @@ class Lab:
         claim = until(lambda: life.claim(self.database, worker="wrk_here", queues=["cpu"], lease=means.settings.lease))
         assert claim.job.id == id
         supervise(means, claim, slot=0)
+
+
+@contextmanager
+def unreachable(url: str) -> Iterator[None]:
+    """The server lets nobody into this database, and throws out who is in it."""
+    server, _, name = url.rpartition("/")
+    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as operator:
+        operator.execute(allow.format(sql.Identifier(name), sql.Literal(False)))
+        operator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        try:
+            yield
+        finally:
+            operator.execute(allow.format(sql.Identifier(name), sql.Literal(True)))
 
 
 _SPAWNERS: list[Spawner] = []

@@ -3,16 +3,12 @@
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg import sql
 
 from db import assets, life
-from tests.worker.lab import Lab, lives, until
+from tests.worker.lab import Lab, lives, unreachable, until
 
 
 def test_a_job_succeeds_with_its_curve_its_measurements_and_its_files(lab: Lab) -> None:
@@ -153,11 +149,27 @@ def test_a_job_that_dies_goes_on_from_its_last_checkpoint_and_is_not_punished_fo
     assert [done for event in lab.events(id, "metrics") for done in event.data["columns"]["done"]] == [1, 2, 3, 4, 5, 6]
 
 
-def test_out_of_memory_twice_is_enough(lab: Lab) -> None:
+def test_a_job_that_ran_out_of_memory_is_not_tried_again_unchanged(lab: Lab) -> None:
     id = lab.submit(die="starve")
     with lab.means(max_crashes=9) as means:
-        assert lab.work(id, means).state == "queued"
         assert lab.work(id, means).state == "quarantined"
+
+
+def test_the_first_retry_is_at_once_and_the_second_waits(lab: Lab) -> None:
+    id = lab.submit(die="raise", at=0)
+    with lab.means(max_crashes=9, backoff=1000) as means:
+        first = lab.work(id, means)
+        again = lab.work(id, means)  # it could be claimed
+    assert (first.crashes, again.crashes) == (1, 2)
+    assert 700 < again.run_after - first.run_after < 1260  # 1000 +- 20 %, and the time that the attempt took
+
+
+def test_a_job_that_progressed_since_its_last_crash_is_tried_again_at_once(lab: Lab) -> None:
+    id = lab.submit(steps=9, every=1, die="raise", at=2, afresh=True)
+    with lab.means(max_crashes=9, backoff=1000) as means:
+        for _ in range(3):  # each time two steps further: were it not tried at once, it could not be claimed
+            job = lab.work(id, means)
+            assert (job.state, job.crashes) == ("queued", 1)
 
 
 def test_a_child_over_its_memory_is_ended(lab: Lab) -> None:
@@ -248,7 +260,7 @@ def test_a_child_goes_on_while_the_database_is_away_and_nothing_it_told_is_lost(
         working = _in_background(lab, id, means)
         pid = lab.pid(id)
         until(lambda: lab.steps(id))
-        with _unreachable(database_url):
+        with unreachable(database_url):
             until(lambda: not lives(pid))  # it came to its end alone
         assert lab.reaches(id, "succeeded").fence == 1
         working.join()
@@ -262,7 +274,7 @@ def test_a_child_is_ended_when_the_database_stays_away_for_too_long(lab: Lab, da
     with lab.means(outage=1) as means:
         working = _in_background(lab, id, means)
         pid = lab.pid(id)
-        with _unreachable(database_url):
+        with unreachable(database_url):
             until(lambda: not lives(pid))
             working.join()
     assert lab.job(id).state == "running"  # its lease will run out
@@ -278,17 +290,3 @@ def _expire_lease(lab: Lab, id: str) -> None:
     """As if the database had waited for longer than the lease."""
     claim = life.Claim(lab.job(id), lab.job(id).fence)
     assert life.renew(lab.database, claim, lease=-1.0)
-
-
-@contextmanager
-def _unreachable(url: str) -> Iterator[None]:
-    """The server lets nobody into this database, and throws out who is in it."""
-    server, _, name = url.rpartition("/")
-    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as operator:
-        operator.execute(allow.format(sql.Identifier(name), sql.Literal(False)))
-        operator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-        try:
-            yield
-        finally:
-            operator.execute(allow.format(sql.Identifier(name), sql.Literal(True)))

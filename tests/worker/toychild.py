@@ -1,6 +1,7 @@
 """A child that speaks the process contract and trains nothing: what it does, and how it dies, stands in its job.json under "toy"."""
 
 import ctypes
+import errno
 import faulthandler
 import json
 import os
@@ -14,11 +15,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from core.errors import EXIT_DIVERGED, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, EXIT_YIELDED
+from core.errors import EXIT_DIVERGED, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, EXIT_UNRESUMABLE, EXIT_YIELDED
 from core.events import Checkpointed, Evaluated, Event, Exported, File, Inspected, Log, Phase, Refusal, Result, Step, encode
 from core.shim import die_with_parent
 
 STOP = threading.Event()
+SIZE = 0  # of a checkpoint, at least
+ERRORS = {
+    "raise": ValueError("the toy is broken on purpose"),
+    "memory": MemoryError(),
+    "fill": OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+}
 FOLDER = Path()  # a child is started in its job folder
 
 
@@ -44,9 +51,9 @@ def written(name: str, content: bytes) -> File:
     return File(path.name, name, sha256(content).hexdigest(), len(content))
 
 
-def keep(done: int) -> None:
-    """A checkpoint."""
-    file = written(f"checkpoint/{done:08}.safetensors", json.dumps({"done": done}).encode())
+def keep(done: int, weight: int = 0) -> None:
+    """A checkpoint, so many bytes heavier than it need be."""
+    file = written(f"checkpoint/{done:08}.safetensors", json.dumps({"done": done}).encode().ljust(SIZE) + b" " * weight)
     tell(Checkpointed(0, done, done, file.path, file.sha256, file.bytes))
 
 
@@ -54,6 +61,8 @@ def die(how: str) -> None:
     """One of the ways to go."""
     sys.stderr.write(f"the toy is about to {how}\n")
     sys.stderr.flush()
+    if how in ERRORS:
+        raise ERRORS[how]
     match how:
         case "segfault":
             ctypes.string_at(0)
@@ -61,10 +70,6 @@ def die(how: str) -> None:
             os.abort()
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        case "raise":
-            raise ValueError("the toy is broken on purpose")
-        case "memory":
-            raise MemoryError
         case "leave":
             os._exit(0)
         case "hang":
@@ -91,21 +96,25 @@ def run(toy: dict[str, Any], runtime: dict[str, Any]) -> None:
     steps = int(toy.get("steps", 10))
     resumed = FOLDER / "in" / "checkpoint.safetensors"
     done = json.loads(resumed.read_text())["done"] if resumed.exists() else 0
+    if done and done == toy.get("unreadable"):
+        tell(Refusal("", "the checkpoint cannot be read", "", "internal_error"))
+        sys.exit(EXIT_UNRESUMABLE)
     (FOLDER / "in" / "grandchild").write_text(str(subprocess.Popen(["sleep", "600"]).pid) if toy.get("grandchild") else "")
+    began = done
     tell(Phase("train", 0, steps))
     while done < steps:
         if STOP.is_set() and not toy.get("deaf"):
-            keep(done)
+            keep(done, toy.get("weight", 0))
             sys.exit(EXIT_YIELDED)
-        if toy.get("die") and done == toy.get("at", 3):
+        if toy.get("die") and done - (began if toy.get("afresh") else 0) == toy.get("at", 3):
             die(toy["die"])
         done += 1
         tell(Step("train", 0, done // 5, done, done, steps, {"loss": 1 / done}, 10.0))
         if toy.get("every") and done % toy["every"] == 0:
-            keep(done)
+            keep(done, toy.get("weight", 0))
         time.sleep(toy.get("pause", 0.0))
     tell(Evaluated(0, 1, done, "test", {"accuracy": 0.5}, {"fgsm": {"epsilon": [0.0, 0.1], "accuracy": [0.5, 0.25]}}))
-    weights = written("out/export/model.safetensors", b"weights" * 1000)
+    weights = written("out/export/model.safetensors", (b"weights" * 1000).ljust(toy.get("weights", 0)))
     if toy.get("lie"):
         weights = replace(weights, **toy["lie"])
     tell(Exported("safetensors", [weights], {"max_abs_diff": 0.0}))
@@ -125,7 +134,9 @@ def inspect(toy: dict[str, Any]) -> None:
 
 def main() -> None:
     """What `python -m core run|inspect DIR` is to a real child."""
+    global SIZE  # noqa: PLW0603 -- one process does one job
     task = json.loads((FOLDER / "job.json").read_text())
+    SIZE = task["toy"].get("size", 0)
     faulthandler.enable()
     if "--parent" in sys.argv:
         die_with_parent(int(sys.argv[sys.argv.index("--parent") + 1]))

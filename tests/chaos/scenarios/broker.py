@@ -4,11 +4,9 @@ import random
 import time
 from dataclasses import replace
 
-import redis
-
 from tests.chaos.api import Api, api
 from tests.chaos.catalogue import Times, scenario
-from tests.chaos.lab import Lab, until
+from tests.chaos.lab import Lab
 from tests.chaos.proxy import Mode, proxied
 from tests.servers import free_port
 
@@ -41,10 +39,8 @@ def redis_forgets(lab: Lab, n: int, draw: random.Random, times: Times) -> None:
     lab.have(2)
     for _ in range(n):
         ids = [lab.train(steps=20) for _ in range(QUEUED)]
-        for _ in ids:
+        for _ in ids[: draw.randint(1, QUEUED)]:  # idle workers take rings as they come: a flush soon after finds some still there
             lab.ring()
-        until(lambda: _messages(lab))
-        time.sleep(draw.uniform(0, 0.2))
         lab.flush_redis()
         with times.measure("a flush to the end of twenty jobs"):
             for id in ids:
@@ -118,9 +114,3 @@ def _submit(door: Api, times: Times, what: str) -> str:
         id = door.submit(door.body(f"broker-{door.lab.number('key')}"))
     assert id, "the API did not answer"
     return id
-
-
-def _messages(lab: Lab) -> int:
-    """How many rings wait in Redis."""
-    with redis.Redis.from_url(lab.broker_url) as client:
-        return int(client.llen("cpu"))

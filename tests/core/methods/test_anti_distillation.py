@@ -202,6 +202,10 @@ def test_the_official_variant_has_no_trace_and_says_so() -> None:
     distance = official["anti_distillation.distance"]
     assert isinstance(distance, Distance)
     assert not distance.squared
+    in_vain = AntiDistillation(variant="official", trace_weight=0.1, probes=8).lesson(measure(SMALL), measure(LARGE)).warnings
+    assert [line.split(":")[0] for line in in_vain] == ["trace_weight", "probes"]
+    assert AntiDistillation(variant="official").lesson(measure(SMALL), measure(LARGE)).warnings == ()
+    assert AntiDistillation(trace_weight=0.1).lesson(measure(SMALL), measure(LARGE)).warnings == ()
 
 
 def test_the_form_of_the_trace_is_still_known_where_the_training_is_resumed() -> None:

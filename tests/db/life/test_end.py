@@ -46,7 +46,7 @@ def test_a_job_that_is_to_be_cancelled_is_not_completed(database: Database, tena
 
 def test_every_ending_asked_for_again_answers_the_same(database: Database, tenant: Tenant) -> None:
     failing, crashing, yielding = (running(database, tenant) for _ in range(3))
-    assert [life.fail(database, failing, code="diverged", problem=PROBLEM) for _ in range(2)] == [True, True]
+    assert [life.fail(database, failing, code="diverged", problem=PROBLEM) for _ in range(2)] == ["failed", "failed"]
     crash = {"code": "native_crash", "problem": PROBLEM, "backoff": 60.0, "max_crashes": 3}
     assert [life.retry(database, crashing, **crash) for _ in range(2)] == ["queued", "queued"]  # type: ignore[arg-type]
     assert [life.yield_(database, yielding) for _ in range(2)] == ["queued", "queued"]

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from db import jobs, life
 from db.access import Tenant
+from db.blobs import Blobs
 from db.session import Database
 from db.tables import tenant as tenants
-from tests.db.given import LEASE, OVER, claimed, reread, running, submitted, told
+from tests.db.given import LEASE, OVER, claimed, reread, running, submitted, told, uploaded
 
 ROUNDS = 8
 Connected = Callable[[], Database]
@@ -124,3 +125,36 @@ def test_events_told_by_many_at_once_have_no_gap(connected: Connected, database:
 
     _at_once(*(partial(tell, db) for db in clients), lambda: [life.pause(database, tenant, claim.job.id) for _ in range(3)])
     assert [event.seq for event in told(database, claim.job)] == list(range(1, 2 + 30 + 1 + 1))
+
+
+def test_a_cancel_that_keeps_nothing_forgets_whether_the_job_ends_before_it_or_after(
+    connected: Connected, database: Database, tenant: Tenant
+) -> None:
+    one, two = connected(), connected()
+    for i in range(ROUNDS):
+        claim = running(database, tenant)
+        kept = uploaded(database, tenant, b"state %d" % i)
+        life.keep_checkpoint(database, claim, blob=kept, done=7, fit=0, step=7, values={})
+        life.cancel(database, tenant, claim.job.id, mode="graceful")
+        cancelled, state = _at_once(partial(life.cancel, one, tenant, claim.job.id, keep="nothing"), partial(life.yield_, two, claim))
+        assert cancelled is not None
+        assert (state, reread(database, claim.job).checkpoint) == ("cancelled", None)
+        assert not Blobs(database, tenant).has(kept)
+
+
+def test_a_retry_has_the_whole_of_what_is_forgotten_meanwhile_or_nothing_of_it(
+    connected: Connected, database: Database, tenant: Tenant
+) -> None:
+    one, two = connected(), connected()
+    for i in range(ROUNDS):
+        claim = running(database, tenant)
+        kept = uploaded(database, tenant, b"state %d" % i)
+        life.keep_checkpoint(database, claim, blob=kept, done=7, fit=0, step=7, values={})
+        life.cancel(database, tenant, claim.job.id)
+        life.yield_(database, claim)
+        _, new = _at_once(
+            partial(life.cancel, one, tenant, claim.job.id, keep="nothing"), partial(life.retry_as_new, two, tenant, claim.job.id)
+        )
+        assert reread(database, claim.job).checkpoint is None
+        assert (new.checkpoint is not None) == Blobs(database, tenant).has(kept)
+        life.cancel(database, tenant, new.id)

@@ -1,5 +1,7 @@
 """While a job runs: fair claims, leases, fenced writes, checkpoints."""
 
+from collections import deque
+
 import pytest
 import sqlalchemy as sa
 
@@ -9,7 +11,7 @@ from db.blobs import Blobs
 from db.session import Database
 from db.tables import checkpoint, job
 from db.tables import tenant as tenants
-from tests.db.given import LEASE, OVER, PROBLEM, claimed, reread, running, submitted, told, uploaded
+from tests.db.given import LEASE, OVER, PROBLEM, claimed, created, reread, running, submitted, told, uploaded
 
 
 def test_a_claim_raises_the_fence_and_says_who_runs(database: Database, tenant: Tenant) -> None:
@@ -164,3 +166,53 @@ def test_seconds_are_counted_while_a_job_runs_and_not_while_it_is_paused(databas
     with database.begin() as tx:  # and the other half
         tx.execute(sa.update(job).values(deadline=job.c.deadline - 1801))
     assert life.renew(database, again, lease=LEASE) == life.Renewal("run", True)
+
+
+def test_the_best_checkpoint_stays_beside_the_newest_two(database: Database, tenant: Tenant) -> None:
+    claim = running(database, tenant)
+    measured: list[dict[str, float]] = [{}, {"accuracy": 0.5}, {"accuracy": 0.8}, {"accuracy": 0.8}, {"accuracy": 0.6}, {"accuracy": 0.7}]
+    for done, values in enumerate(measured):
+        blob = uploaded(database, tenant, f"state at {done}".encode())
+        life.keep_checkpoint(database, claim, blob=blob, done=done, fit=0, step=done, values=values)
+    with database.read() as tx:
+        assert tx.execute(sa.select(checkpoint.c.done).order_by(checkpoint.c.done)).scalars().all() == [3, 4, 5]
+
+
+def test_a_checkpoint_whose_bytes_are_gone_is_not_kept(database: Database, tenant: Tenant) -> None:
+    claim = running(database, tenant)
+    with pytest.raises(KeyError):
+        life.keep_checkpoint(database, claim, blob="0" * 64, done=1, fit=0, step=1, values={})
+    assert reread(database, claim.job).checkpoint is None
+    assert reread(database, claim.job).event_seq == 2  # submitted and claimed: nothing else was told
+
+
+def test_a_flood_of_one_tenant_holds_another_up_for_one_job_at_most(database: Database, tenant: Tenant, stranger: Tenant) -> None:
+    for slots in (1, 2):
+        flood = {submitted(database, tenant).id for _ in range(20)}
+        served = deque(claimed(database) for _ in range(slots))
+        single = submitted(database, stranger)
+        life.complete(database, served.popleft(), result={})
+        other = claimed(database)
+        assert other.job.id == single.id
+        served.append(other)
+        for _ in range(len(flood) - slots):
+            served.append(claimed(database))
+        assert {claim.job.id for claim in served} <= flood | {single.id}
+        for claim in served:
+            life.complete(database, claim, result={})
+
+
+def test_two_tenants_take_turns_on_one_slot_whoever_came_first(database: Database, tenant: Tenant, stranger: Tenant) -> None:
+    jobs = [submitted(database, owner) for owner in (tenant, tenant, tenant, stranger, stranger)]
+    order = []
+    for _ in jobs:
+        claim = claimed(database)
+        order.append(claim.job.tenant)
+        life.complete(database, claim, result={})
+    assert order == [tenant.id, stranger.id, tenant.id, stranger.id, tenant.id]
+
+
+def test_an_inspection_goes_before_the_tenants_own_trainings_and_takes_its_turn(database: Database, tenant: Tenant) -> None:
+    submitted(database, tenant)
+    asset = created(database, tenant)
+    assert claimed(database).job.id == asset.job

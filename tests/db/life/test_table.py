@@ -1,6 +1,7 @@
 """The state machine as a table: every transition, tried from every state, does what is written here and nothing else."""
 
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 import sqlalchemy as sa
@@ -10,9 +11,9 @@ from db import life
 from db.access import Tenant
 from db.life import Claim
 from db.session import Database
-from db.states import TERMINAL
+from db.states import KINDS, TERMINAL
 from db.tables import job, job_event
-from tests.db.given import IN_EACH_STATE, LEASE, PROBLEM, reread, told
+from tests.db.given import IN_EACH_STATE, LEASE, PROBLEM, remove_every_open_job, reread, told
 
 
 def _retry(db: Database, claim: Claim, max_crashes: int) -> object:
@@ -39,6 +40,8 @@ TRANSITIONS: dict[str, Callable[[Database, Claim], object]] = {
     "pause": lambda db, claim: life.pause(db, *_of(claim)),
     "resume": lambda db, claim: life.resume(db, *_of(claim)),
     "cancel": lambda db, claim: life.cancel(db, *_of(claim)),
+    "shelve": lambda db, claim: life.shelve(db, claim, problem=PROBLEM, pause=0),
+    "unshelve": lambda db, _: life.unshelve(db, ["cpu"]),
     "release": lambda db, claim: life.release(db, *_of(claim)),
     "reap": _reap,
     "expire": lambda db, _: life.expire(db, ttl=-1),
@@ -49,14 +52,18 @@ MOVES = {
     "queued": {"claim": "running", "pause": "paused", "cancel": "cancelled", "expire": "failed"},
     "running": {
         "complete": "succeeded", "fail": "failed", "retry": "queued", "retry, spent": "quarantined", "yield": "queued",
-        "pause": "running, pause", "cancel": "running, cancel", "reap": "queued",
+        "pause": "running, pause", "cancel": "running, cancel", "reap": "queued", "shelve": "shelved",
     },
     "running, pause": {
         "complete": "succeeded", "fail": "failed", "retry": "paused", "retry, spent": "quarantined", "yield": "paused",
-        "resume": "running", "cancel": "running, cancel", "reap": "paused",
+        "resume": "running", "cancel": "running, cancel", "reap": "paused", "shelve": "paused",
     },
-    "running, cancel": {"fail": "failed", "retry": "cancelled", "retry, spent": "cancelled", "yield": "cancelled", "reap": "cancelled"},
+    "running, cancel": {
+        "fail": "cancelled", "retry": "cancelled", "retry, spent": "cancelled", "yield": "cancelled", "reap": "cancelled",
+        "shelve": "cancelled",
+    },
     "paused": {"resume": "queued", "cancel": "cancelled"},
+    "shelved": {"resume": "queued", "cancel": "cancelled", "pause": "paused", "unshelve": "queued"},
     "succeeded": {},
     "failed": {},
     "cancelled": {},
@@ -65,22 +72,24 @@ MOVES = {
 
 
 def _name(one: life.Job) -> str:
+    if one.state == "paused" and one.code == "storage_full":
+        return "shelved"
     return f"{one.state}, {one.desired}" if one.state == "running" and one.desired != "run" else one.state
 
 
 @pytest.mark.parametrize("state", MOVES)
-def test_every_transition_from_every_state(database: Database, tenant: Tenant, state: str) -> None:
-    for transition, carry_out in TRANSITIONS.items():
-        claim = IN_EACH_STATE[state](database, tenant)
+def test_every_transition_from_every_state_of_every_kind_of_work(database: Database, tenant: Tenant, state: str) -> None:
+    for kind, (transition, carry_out) in product(KINDS, TRANSITIONS.items()):
+        claim = IN_EACH_STATE[state](database, tenant, kind=kind)
         before = reread(database, claim.job)
         assert _name(before) == state
         carry_out(database, claim)
         after = reread(database, claim.job)
-        assert (transition, _name(after)) == (transition, MOVES[state].get(transition, state))
+        assert (kind, transition, _name(after)) == (kind, transition, MOVES[state].get(transition, state))
         if transition not in MOVES[state]:
             assert after == before
         _history_is_whole(database, after)
-        _remove_every_open_job(database)
+        remove_every_open_job(database)
 
 
 def _history_is_whole(db: Database, one: life.Job) -> None:
@@ -91,13 +100,6 @@ def _history_is_whole(db: Database, one: life.Job) -> None:
     assert (last.data["state"], last.data["desired"]) == (one.state, one.desired)
     assert len(told(db, one, "succeeded")) == (one.state == "succeeded")
     assert (one.owner is None) == (one.lease_until is None) == (one.state != "running")
-
-
-def _remove_every_open_job(db: Database) -> None:
-    """So that the next claim finds only the next job."""
-    values = {"state": "cancelled", "desired": "cancel", "code": "cancelled", "owner": None, "lease_until": None}
-    with db.begin() as tx:
-        tx.execute(sa.update(job).where(job.c.state.not_in(TERMINAL)).values(values))
 
 
 @pytest.mark.parametrize("state", sorted(TERMINAL))
@@ -125,6 +127,10 @@ def test_a_second_completion_is_refused_by_the_index(database: Database, tenant:
         {"state": "failed"},
         {"state": "lost"},
         {"desired": "fly"},
+        {"cancel_mode": "graceful"},
+        {"cancel_keep": "nothing"},
+        {"desired": "cancel", "state": "paused", "cancel_mode": "later"},
+        {"desired": "cancel", "state": "running", "owner": "w", "lease_until": 1.0, "cancel_keep": "all"},
         {"desired": "pause"},
         {"state": "paused"},
         {"queue": "tpu"},
