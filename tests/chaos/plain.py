@@ -13,6 +13,7 @@ from pathlib import Path
 
 from celery import Celery
 
+from core.shim import die_with_parent
 from tests.chaos.toy import Training
 
 SCHEMA = """
@@ -51,5 +52,6 @@ def work(job: str, seed: int, steps: int, pause: float) -> None:
 
 
 if "PLAIN" in os.environ:  # this is a worker
+    die_with_parent(int(os.environ["PLAIN_PARENT"]))
     app = application(**json.loads(os.environ["PLAIN"]))
     app.task(name="plain.work")(work)

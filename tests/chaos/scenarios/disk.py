@@ -15,6 +15,10 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
+import httpx
+
+from tests.chaos import toy
+from tests.chaos.api import Api, api
 from tests.chaos.catalogue import Missing, Times, carry_out, scenario
 from tests.chaos.lab import WORKER, Lab, open_lab
 
@@ -53,7 +57,7 @@ def full(disk: Path) -> Iterator[None]:
 
 @scenario("S1")
 def the_job_folders_are_full(lab: Lab, n: int, draw: random.Random, times: Times) -> None:
-    """The disk under a worker's job folders is full for some seconds, while its job writes checkpoints."""
+    """The disk under a worker's job folders is full for some seconds: the job is paused, and goes on alone when there is room."""
     lab.clear()
     folder = lab.folder / "small"
     folder.mkdir(exist_ok=True)
@@ -69,23 +73,16 @@ def the_job_folders_are_full(lab: Lab, n: int, draw: random.Random, times: Times
         assert kept, f"the checkpoint of {id} is gone"
         with times.measure("room on the disk to the end of the job"):
             lab.reaches(id, "succeeded")
+        _cost_nothing(lab, id)
 
 
 @scenario("S1 database", dialects=("sqlite",))
 def the_database_is_full(lab: Lab, n: int, draw: random.Random, times: Times) -> None:
-    """The disk under an SQLite database is full for some seconds, in a laboratory of its own."""
-    with tempfile.TemporaryDirectory() as folder:
+    """The disk under an SQLite database is full for some seconds: a job goes on, and new ones are refused with 507."""
+    with tempfile.TemporaryDirectory() as folder:  # a laboratory of its own, all of it where the small disk is seen
         (disk := Path(folder) / "disk").mkdir()
-        command = [
-            *on_small_disk(disk, 32 * MIB),
-            sys.executable,
-            "-m",
-            "tests.chaos.scenarios.disk",
-            folder,
-            str(n),
-            str(draw.getrandbits(30)),
-        ]
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        words = [sys.executable, "-c", f"from {__name__} import main; main()", folder, str(n), str(draw.getrandbits(30))]
+        ended = subprocess.run([*on_small_disk(disk, 64 * MIB), *words], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     outcome = json.loads(ended.stdout)
     for fault, count in outcome["faults"].items():
@@ -96,30 +93,52 @@ def the_database_is_full(lab: Lab, n: int, draw: random.Random, times: Times) ->
 
 
 def inside(lab: Lab, n: int, draw: random.Random, times: Times) -> None:
-    """The same, where the small disk can be seen."""
-    lab.have(1)
+    """What the scenario above does, inside."""
     disk = Path(lab.database_url.removeprefix("sqlite:///")).resolve().parent
-    for _ in range(n):
-        id = lab.train(pause=0.05, ballast=BALLAST)
-        lab.progresses(id)
-        lab.log.write("disk full", "database")
-        with full(disk):
-            time.sleep(draw.uniform(1, 3))
-        with times.measure("room on the disk to the end of the job"):
-            lab.reaches(id, "succeeded")
+    with api(lab, min_free=0) as door:
+        lab.have(1)
+        for _ in range(n):
+            id = lab.train(pause=0.1, ballast=4 * BALLAST)
+            lab.progresses(id)
+            lab.log.write("disk full", "database")
+            with full(disk):
+                time.sleep(draw.uniform(2, 4))  # as long as several checkpoints: the file itself has some room left
+                _refused(door)
+            with times.measure("room on the disk to the end of the job"):
+                lab.reaches(id, "succeeded")
+            _cost_nothing(lab, id)
+            with times.measure("room on the disk to an accepted submit"):
+                assert door.submit(door.body(f"s1-{lab.number('key')}")), "the API did not answer"
     with closing(sqlite3.connect(disk / "retort.db")) as file:
         (sound,) = file.execute("PRAGMA integrity_check").fetchone()
     assert sound == "ok", sound
 
 
-def main(folder: Path, n: int, seed: int) -> None:
-    """Inside the namespaces: a laboratory whose database is on the small disk."""
+def _cost_nothing(lab: Lab, id: str) -> None:
+    """The job met the full disk, and it counts neither as an attempt nor as a crash."""
+    met = [*lab.events(id, "checkpoint_failed"), *(each for each in lab.events(id, "status") if each.data.get("code") == "storage_full")]
+    assert met, f"the job {id} did not meet the full disk"
+    job = lab.job(id)
+    assert (job.attempt, job.crashes) == (1, 0), f"the full disk cost {id} an attempt: {job.attempt}, {job.crashes}"
+
+
+def _refused(door: Api) -> None:
+    """Submit until there is no room left within the database's own file either: the refusal says so. What was accepted before, counts."""
+    while True:
+        body = door.body(f"s1-{door.lab.number('key')}")
+        answer = door.http.post("/v1/jobs", json=body)
+        if answer.status_code != httpx.codes.CREATED:
+            break
+        door.lab.accept(answer.json()["id"], steps=toy.STEPS, sha256=toy.reference(body["seed"], toy.STEPS))
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], problem["retryable"]) == (507, "storage_full", True), problem
+
+
+def main() -> None:
+    """Inside: a laboratory whose database is on the small disk. Its outcome is the output."""
+    folder, n, seed = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     (folder / "retort.db").symlink_to(folder / "disk" / "retort.db")
     scenario("inside")(inside)
     with open_lab(folder, "sqlite") as lab:
         outcome = carry_out(lab, "inside", n=n, seed=seed)
     sys.stdout.write(json.dumps(asdict(outcome)))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
