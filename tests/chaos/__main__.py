@@ -26,8 +26,8 @@ from tests.chaos.invariants import counted
 from tests.chaos.lab import Dialect, open_lab
 
 OFTEN = {
-    "W1": 60, "W2": 64, "W3": 60, "W4": 30, "W5": 30, "W6": 20, "W7": 5, "A1": 15, "A2": 10, "B1": 6, "B2": 24, "B3": 100, "B4": 20, "B5": 3,
-    "C1": 100, "C2": 15, "D1": 22, "D2": 60, "D3": 5, "D4": 60, "D5": 30, "H1": 6, "H2": 30, "P1": 20, "P2": 3, "R1": 4, "S1": 4,
+    "W1": 60, "W2": 64, "W3": 60, "W4": 30, "W5": 30, "W6": 20, "W7": 5, "A1": 15, "A2": 10, "B1": 6, "B2": 24, "B3": 100, "B4": 20,
+    "B5": 3, "C1": 100, "C2": 15, "D1": 22, "D2": 60, "D3": 5, "D4": 60, "D5": 30, "H1": 6, "H2": 30, "P1": 20, "P2": 3, "R1": 4, "S1": 4,
     "S1 database": 4, "S2": 15, "T2": 10,
 }  # fmt: skip
 """How often each scenario is done in a round, where nothing else is asked for: over 300 kills, 50 freezes and 50 lost commits in all."""
