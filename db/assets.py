@@ -129,7 +129,7 @@ def delete_upload(db: Database, tenant: Tenant, id: str) -> bool:
 
 
 def _uploads(tenant: Tenant) -> sa.Select[Any]:
-    return sa.select(*(column for column in upload.c if column.name != "tenant_id")).where(upload.c.tenant_id == tenant.id)
+    return sa.select(*(upload.c[name] for name in Upload.__dataclass_fields__)).where(upload.c.tenant_id == tenant.id)
 
 
 def _one_upload(tx: Connection, tenant: Tenant, id: str) -> Upload:

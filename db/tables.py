@@ -75,7 +75,9 @@ blob = Table(
     Column("sha256", Text),
     Column("size", BigInteger, nullable=False, server_default="0"),
     Column("touched_at", Double, nullable=False),
+    Column("place", Text, nullable=False, server_default="database"),
     UniqueConstraint("tenant_id", "sha256"),
+    _one_of("place", ("database", "directory")),
 )
 
 blob_chunk = Table(
@@ -98,6 +100,10 @@ upload = Table(
     Column("status", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("expires_at", Double, nullable=False),
+    Column("blob_id", Text),  # the unnamed blob that the bytes go to while they come
+    Column("received", BigInteger, nullable=False, server_default="0"),
+    Column("writer", Text),
+    Column("written_at", Double),
     _one_of("purpose", ("teacher", "dataset", "student")),
     _one_of("status", ("pending", "completed", "cancelled")),
 )
@@ -310,4 +316,5 @@ worker = Table(
     Column("busy", Integer, nullable=False),
     Column("started_at", Double, nullable=False),
     Column("seen_at", Double, nullable=False),
+    Column("calibration", Json),
 )
