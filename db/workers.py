@@ -40,16 +40,9 @@ def heartbeat(
 
 def living(db: Database, *, within: float) -> list[Worker]:
     """The workers that were heard of in the last `within` seconds."""
+    known = [worker.c[name] for name in Worker.__dataclass_fields__]
     with db.read() as tx:
-        rows = (
-            tx.execute(
-                sa.select(*(worker.c[name] for name in Worker.__dataclass_fields__))
-                .where(worker.c.seen_at > clock() - within)
-                .order_by(worker.c.id)
-            )
-            .mappings()
-            .all()
-        )
+        rows = tx.execute(sa.select(*known).where(worker.c.seen_at > clock() - within).order_by(worker.c.id)).mappings().all()
     return [Worker(**{**row, "queues": tuple(row["queues"])}) for row in rows]
 
 
