@@ -34,14 +34,8 @@ def upload(connection: Connection, path: Path, *, purpose: str, progress: Progre
         raise Misused(f"cannot read {path}: {wrong.strerror or wrong}") from wrong
     if size == 0:
         raise Misused(f"{path} is empty")
-    found = next(
-        (
-            each
-            for each in connection.pages("/v1/uploads", sha256=digest, status="pending")
-            if (each["purpose"], each["bytes"]) == (purpose, size)
-        ),
-        None,
-    )
+    pending = connection.pages("/v1/uploads", sha256=digest, status="pending")
+    found = next((each for each in pending if (each["purpose"], each["bytes"]) == (purpose, size)), None)
     if found is None:
         found = connection.request("POST", "/v1/uploads", body={"purpose": purpose, "filename": path.name, "bytes": size, "sha256": digest})
     begun = int(found["offset"])

@@ -51,9 +51,10 @@ class Vault:
         told = {"Upload-Offset": str(card["offset"]), "Upload-Complete": f"?{int(card['status'] == 'completed')}"}
         if request.method == "HEAD":
             return Answer(204, headers=told)
-        if self.refuses:
-            return self.refuses.pop(0)
-        assert request.headers["upload-offset"] == told["Upload-Offset"]
+        return self.refuses.pop(0) if self.refuses else self._take(request, card)
+
+    def _take(self, request: Request, card: dict[str, Any]) -> Answer:
+        assert request.headers["upload-offset"] == str(card["offset"])
         assert request.headers["content-type"] == "application/partial-upload"
         taken = self.takes.pop(0) if self.takes else None
         self.kept += request.body[:taken]
@@ -114,7 +115,7 @@ def test_a_line_that_breaks_after_the_last_byte_does_not_fail_the_upload(tmp_pat
 
 
 def test_the_same_file_again_goes_on_with_the_pending_upload(tmp_path: Path) -> None:
-    vault = Vault(*[700] + [0] * 8)
+    vault = Vault(*[700] + [0] * 9)
     file = written(tmp_path, DATA)
     with stage(vault) as service:
         client = Client(service.url, key="k")
@@ -127,9 +128,8 @@ def test_the_same_file_again_goes_on_with_the_pending_upload(tmp_path: Path) -> 
 
 def test_a_pending_upload_for_another_purpose_is_left_alone(tmp_path: Path) -> None:
     vault = Vault()
-    vault.uploads.append(
-        {"id": "x", "sha256": hashlib.sha256(b"a").hexdigest(), "status": "pending", "purpose": "dataset", "bytes": 1, "offset": 0}
-    )
+    other = {"id": "x", "status": "pending", "purpose": "dataset", "bytes": 1, "offset": 0}
+    vault.uploads.append({**other, "sha256": hashlib.sha256(b"a").hexdigest()})
     with stage(vault) as service:
         Client(service.url, key="k").upload(written(tmp_path, b"a"), purpose="teacher")
     assert len(vault.uploads) == 2
@@ -163,17 +163,14 @@ def test_a_file_that_changes_while_it_is_sent_is_the_callers_mistake(tmp_path: P
 
 def test_a_sender_who_is_in_the_way_is_waited_for_and_a_refusal_is_told(tmp_path: Path) -> None:
     vault = Vault()
-    vault.refuses = [
-        Answer(423, b'{"code": "upload_busy"}'),
-        Answer(409, b'{"code": "upload_evicted"}'),
-        Answer(507, b'{"code": "storage_full"}'),
-    ]
+    refused = {"upload_busy": 423, "upload_evicted": 409, "storage_full": 507}
+    vault.refuses = [Answer(status, json.dumps({"code": code}).encode()) for code, status in refused.items()]
     file = written(tmp_path, b"abc")
     with stage(vault) as service:
         client = Client(service.url, key="k")
-        with pytest.raises(ApiError) as refused:
+        with pytest.raises(ApiError) as told:
             client.upload(file, purpose="teacher")
-        assert refused.value.code == "storage_full"
+        assert told.value.code == "storage_full"
         assert client.upload(file, purpose="teacher").status == "completed"
 
 
