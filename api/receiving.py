@@ -108,7 +108,8 @@ class Line:
         self.writer = writer
         self.hasher = hasher
         self.given_up: Exception | None = None
-        self.is_broken = self.is_ending = False
+        self.is_broken = False
+        self._ending = asyncio.Event()
         self._receiving = receiving
         self._heard = self._begun = time.monotonic()
         self._batch, self._other = memoryview(bytearray(BATCH)), memoryview(bytearray(BATCH))
@@ -144,7 +145,7 @@ class Line:
                 headers={"Upload-Offset": str(self.writer.offset)},
             )  # fmt: skip
         digest = self.hasher.hexdigest() if self.hasher else await self._receiving.thread(self.writer.digest)
-        self.is_ending = True
+        self._ending.set()
         crashpoint("upload.before_ready")
         return await self._receiving.thread(self.writer.complete, digest)
 
@@ -155,7 +156,7 @@ class Line:
         beat, idle = self._receiving.beat, self._receiving.idle
         while self.given_up is None:
             await asyncio.sleep(min(beat, idle / 2))
-            if self.is_ending:
+            if self._ending.is_set():
                 return
             if time.monotonic() - self._heard > idle:
                 self.given_up = Problem(408, f"nothing came for {idle:g} seconds", hint="ask for the offset, and go on from there")
@@ -164,7 +165,7 @@ class Line:
                     await self._hand_over()
                 await self._receiving.thread(self.writer.live)
             except Evicted:
-                if self.is_ending:  # it was completed meanwhile
+                if self._ending.is_set():  # it was completed meanwhile
                     return
                 self.given_up = _evicted()
             except Exception as error:

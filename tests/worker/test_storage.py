@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from core.blobs import NO_ROOM, Directory
+from core.blobs import CHUNK, NO_ROOM, Directory
 from core.events import Checkpointed
 from db import life
-from db.blobs import CHUNK, Blobs
+from db.blobs import Blobs
 from db.tables import blob, blob_chunk, checkpoint
 from tests.db.room import full
 from tests.worker.lab import Lab, lives, until
@@ -216,8 +216,8 @@ class Slow:
         time.sleep(self.seconds)
         return self.store.put(chunks)
 
-    def get(self, digest: str) -> Iterator[bytes]:
-        return self.store.get(digest)
+    def get(self, digest: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        return self.store.get(digest, start=start, stop=stop)
 
 
 def test_what_is_slow_to_store_is_stored_less_often(lab: Lab) -> None:
