@@ -1,4 +1,4 @@
-"""The process contract: `python -m core run|inspect DIR` works on one job folder, `python -m core methods` prints the catalogue,
+"""The process contract: `python -m core run|inspect|export DIR` works on one job folder, `python -m core methods` prints the catalogue,
 or writes a page about each method.
 
 Events go to standard output, one line of JSON each; commands come on standard input; all else that is printed goes to standard
@@ -28,6 +28,12 @@ from core.errors import (
 from core.events import Refusal
 from core.wire import Stopped, Wire
 
+_COMMANDS = (
+    ("run", "train, evaluate and export a student"),
+    ("inspect", "look into an upload"),
+    ("export", "write a finished student in more formats"),
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says and give the exit code."""
@@ -55,10 +61,13 @@ def _work(command: str, folder: Path, task: dict[str, Any], runtime: dict[str, A
             inspect(folder, task, wire)
         else:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-            from core.job import distil
             from core.runtime import Runtime
 
-            distil(folder, task, Runtime.model_validate(runtime), wire)
+            if command == "export":
+                from core.reexport import reexport as work
+            else:
+                from core.job import distil as work
+            work(folder, task, Runtime.model_validate(runtime), wire)
     except Refused as refused:
         wire.tell(Refusal(refused.where, refused.reason, refused.hint, refused.code))
         return EXIT_REFUSED
@@ -132,7 +141,7 @@ def _methods(folder: Path | None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m core", description="Retort's engine: one process, one job folder.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, does in (("run", "train, evaluate and export a student"), ("inspect", "look into an upload")):
+    for name, does in _COMMANDS:
         command = commands.add_parser(name, help=does, description=does)
         command.add_argument("folder", type=Path, metavar="DIR", help="the job folder, with job.json and in/")
         command.add_argument("--parent", type=int, metavar="PID", help="die when this parent dies")

@@ -134,6 +134,10 @@ NEEDS_TEACHER = frozenset({"agreement", "boundary"})
 """What compares the student's answers with a teacher's."""
 
 
+ExportFormat = Literal["safetensors", "onnx", "onnx_fp16", "onnx_int8", "torch_export", "int8"]
+"""The files of `core/export`, which lies above this one; a test holds the two together."""
+
+
 class JobSpec(_Part):
     """A distillation job, whole: nothing else decides how the student is trained."""
 
@@ -156,7 +160,11 @@ class JobSpec(_Part):
             "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher."
         ),
     )
-    exports: tuple[Literal["safetensors"], ...] = Field(("safetensors",), max_length=8, description="The formats of the student's files.")
+    exports: tuple[ExportFormat, ...] = Field(
+        ("safetensors",),
+        max_length=8,
+        description="The formats of the student's files, each at most once. One that does not answer as the student does is not offered.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run: `auto` takes any worker, `cuda` only one with a GPU.")
     limits: Limits = Field(default=Limits(), description="When to stop the job whatever it has reached.")
     seed: _Seed = Field(0, description="Initial weights, order of the data, dropout and the draws of the terms.")
@@ -171,6 +179,14 @@ class JobSpec(_Part):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"{name} is measured once, and stands here {names.count(name)} times")
+        return asked
+
+    @field_validator("exports")
+    @classmethod
+    def _each_format_once(cls, asked: tuple[ExportFormat, ...]) -> tuple[ExportFormat, ...]:
+        for name, times in Counter(asked).items():
+            if times > 1:
+                raise ValueError(f"{name} is exported once, and stands here {times} times")
         return asked
 
     @property
