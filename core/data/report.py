@@ -28,6 +28,8 @@ class DatasetReport(BaseModel):
     split. `mean` and `std` (population) are per channel of the training split, or per feature for vectors, in data units: uint8 data
     counts as [0, 1] after division by 255, float32 data keeps its own range. `range` is [0, 1] for uint8 and the least and greatest
     value of all splits for float32. `notes` are sentences for the person who uploaded the data.
+
+    A set that is not `labelled` has 0 `classes` without names, and () in `per_class` for each split.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +44,7 @@ class DatasetReport(BaseModel):
     range: tuple[float, float]
     dtype: Literal["uint8", "float32"]
     notes: tuple[str, ...] = ()
+    labelled: bool = True
 
     @property
     def domain(self) -> Domain:
