@@ -13,12 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from core.errors import Refused
 from core.graph import Node, Record
-from core.networks import Family, Shape
+from core.networks import LARGEST, Family, Shape
 from core.taps import Pair, Tap, Tapped, site_of
 from core.watch import BATCH, Call, Operations, Watch
 
-LARGEST = 1_000_000_000
-"""Networks with more parameters, and terms that bring more, are refused: four gigabytes of weights, three times that to train them."""
 _ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU,
     nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Softplus, nn.Sigmoid, nn.Tanh,
@@ -111,7 +109,7 @@ def measure(family: Family, *, normalization: Mapping[str, Sequence[float]] | No
     """The anatomy of a network of this family, taken on the meta device: no weights, no arithmetic.
 
     `normalization` is {"mean": [...], "std": [...]}, per channel (per feature for flat inputs) or one value for all. `Refused`
-    at /normalization where it does not fit the input, at /architecture for a network of absurd size.
+    at /normalization where it does not fit the input, at /architecture for a network of absurd size or one that another library refuses.
     """
     mean, std = _checked(normalization, family.input)
     with torch.device("meta"):
@@ -128,8 +126,7 @@ def measure(family: Family, *, normalization: Mapping[str, Sequence[float]] | No
         Operations() as operations,
         Record(network, x, lambda: watched.here) as record,
     ):
-        logits = network(x)
-    assert logits.shape == (BATCH, family.classes), f"{family.family} gives {tuple(logits.shape)}"
+        logits = _shown(family, network, x)
     return Anatomy(
         family=family.family,
         input=family.input,
@@ -209,6 +206,18 @@ def join(
             raise Refused(f"/pairs/{k}", f"{reason}: height and width must be equal", hint="GET /v1/pairs suggests pairs that fit")
         found.append(joint)
     return tuple(found)
+
+
+def _shown(family: Family, network: nn.Module, x: Tensor) -> Tensor:
+    """The logits (B, classes) of a batch. `Refused` at /architecture/input where a foreign network does not take it."""
+    try:
+        logits: Tensor = network(x)
+        assert logits.shape == (len(x), family.classes), f"it gives {tuple(logits.shape)}, not a value for each of the classes"
+    except Exception as wrong:
+        if not family.foreign:
+            raise
+        raise Refused("/architecture/input", f"the network does not take inputs of the shape {family.input}: {wrong}") from wrong
+    return logits
 
 
 def _checked(
