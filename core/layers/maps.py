@@ -16,11 +16,11 @@ class Conv2d(Layer):
     op: Literal["conv2d"]
     channels: int = Field(ge=1, le=8192, description="The channels that it gives.")
     kernel: Sizes = Field(description="Height and width of the kernel, or one number for both.")
-    stride: Sizes = (1, 1)
+    stride: Sizes = Field((1, 1), description="How far the kernel moves; 2 halves the map.")
     padding: Margins = Field((0, 0), description="Zeros around the map: above and below, left and right, or one number for both.")
-    dilation: Sizes = (1, 1)
+    dilation: Sizes = Field((1, 1), description="The distance between two entries of the kernel.")
     groups: int = Field(1, ge=1, le=8192, description="Divides both numbers of channels; as many as there are channels is a depthwise one.")
-    bias: bool = True
+    bias: bool = Field(True, description="A number added to each channel; of no use before a batch_norm.")
 
     def shape(self, given: Sequence[Shape]) -> Shape:
         channels, *size = maps(given)
@@ -99,8 +99,8 @@ class Upsample(Layer):
     """Maps enlarged by a whole factor."""
 
     op: Literal["upsample"]
-    factor: int = Field(2, ge=1, le=64)
-    mode: Literal["nearest", "bilinear"] = "nearest"
+    factor: int = Field(2, ge=1, le=64, description="Of height and width.")
+    mode: Literal["nearest", "bilinear"] = Field("nearest", description="Where new pixels come from.")
 
     def shape(self, given: Sequence[Shape]) -> Shape:
         channels, height, width = maps(given)

@@ -15,7 +15,7 @@ class Linear(Layer):
 
     op: Literal["linear"]
     features: int = Field(ge=1, le=100_000, description="How many it gives.")
-    bias: bool = True
+    bias: bool = Field(True, description="A number added to each feature.")
 
     def shape(self, given: Sequence[Shape]) -> Shape:
         if len(given[0]) == 3:
@@ -62,7 +62,7 @@ class GroupNorm(_Norm):
     """Each group of channels of one input by its own statistics; 1 group takes them all."""
 
     op: Literal["group_norm"]
-    groups: int = Field(ge=1, le=8192)
+    groups: int = Field(ge=1, le=8192, description="Divides the channels.")
 
     def shape(self, given: Sequence[Shape]) -> Shape:
         if len(given[0]) == 2:

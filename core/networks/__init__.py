@@ -101,7 +101,10 @@ def parse(architecture: object, *, where: str = "/architecture") -> Family:
     try:
         family = known[name].model_validate(dict(architecture))
     except ValidationError as wrong:
-        raise _refusal(wrong.errors(include_url=False, include_input=False)[0], architecture, known[name], where) from None
+        errors = wrong.errors(include_url=False, include_input=False)
+        # Of an object's faults a field that it does not have comes first: another that is missing is perhaps what was meant.
+        error = min(errors, key=lambda each: (each["loc"][:-1] != errors[0]["loc"][:-1], each["type"] != "extra_forbidden"))
+        raise _refusal(error, architecture, known[name], where) from None
     family.check(where)
     return family
 

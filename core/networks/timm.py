@@ -43,9 +43,7 @@ class Timm(Family):
     input: Annotated[ImageShape, Field(description="(channels, height, width), without the batch.")]
     name: str = Field(pattern=r"^[A-Za-z0-9_]{1,100}$", description="A name of timm.list_models(), without the tag of any weights.")
     drop_rate: float = Field(0.0, ge=0, le=0.95, description="The share of activations that is dropped before the last layer.")
-    drop_path_rate: float = Field(
-        0.0, ge=0, le=0.95, description="The share of residual branches that is dropped, where the network has them."
-    )
+    drop_path_rate: float = Field(0.0, ge=0, le=0.95, description="The share of residual branches that is dropped, where it has such.")
 
     def arguments(self) -> dict[str, Any]:
         """Those of timm.create_model besides the name. `Refused` as `library` is, and for a name that timm has not."""
@@ -77,7 +75,7 @@ def library() -> ModuleType:
     """timm. `Refused` where it is not installed; whatever imports it comes here first."""
     if find_spec("timm") is None or find_spec("torchvision") is None:
         raise Refused(
-            "/architecture/family", "timm is not installed here", hint="pip install 'retort-service[timm]', where the workers run"
+            "/architecture/family", "timm is not installed here", hint="where the workers run: pip install 'retort-service[timm]'"
         )
     _mend_torchvision()
     import timm
