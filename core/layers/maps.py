@@ -122,12 +122,13 @@ def _slid(
     """How many places a window has in each direction, as PyTorch's documentation gives it. Raises `Misfit` where there is none."""
     places = []
     for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True):
-        room = n + 2 * p - d * (k - 1) - 1
-        if room < 0:
-            reach = d * (k - 1) + 1
-            raise Misfit(
-                f"a window of {reach} does not fit into a map of {n} with a padding of {p}", "a smaller kernel, or padding", at=("kernel",)
-            )
-        count = -(-room // s) + 1 if ceil else room // s + 1
-        places.append(count - 1 if ceil and (count - 1) * s >= n + p else count)  # a window must begin inside the map or its left padding
+        reach = d * (k - 1) + 1
+        room = n + 2 * p - reach
+        count = (-(-room // s) if ceil else room // s) + 1
+        if ceil and (count - 1) * s >= n + p:
+            count -= 1  # a window begins inside the map, or in the padding before it
+        if count < 1:
+            hint = "a smaller kernel, more padding, or fewer strides before"
+            raise Misfit(f"a window of {reach} does not fit into a map of {n} with a padding of {p}", hint, at=("kernel",))
+        places.append(count)
     return tuple(places)

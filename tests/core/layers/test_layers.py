@@ -1,5 +1,6 @@
 """The layers of declared networks: their fields are bounded and told, and what PyTorch has not computes what it says."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -52,6 +53,50 @@ def test_an_activation_is_the_function_of_its_name(op: str) -> None:
         "tanh": (x.exp() - (-x).exp()) / (x.exp() + (-x).exp()),
     }[op]
     torch.testing.assert_close(LAYERS[op].model_validate(node("a", op)).call([(33,)]).build()(x), expected)
+
+
+def test_a_window_has_as_many_places_as_pytorch_finds() -> None:
+    """Every small case, padded and unpadded, rounded up and down; where PyTorch refuses, so does the layer."""
+    seen = set()
+    for n, k, s, p, d, ceil in itertools.product(range(1, 8), range(1, 5), range(1, 4), range(3), range(1, 3), (False, True)):
+        x = torch.empty(1, 1, n, n, device="meta")
+        if not ceil:
+            check(node("a", "conv2d", channels=1, kernel=k, stride=s, padding=p, dilation=d), x)
+        if d == 1:
+            seen.add(check(node("a", "max_pool", kernel=k, stride=s, padding=p, ceil=ceil), x))
+            seen.add(check(node("a", "avg_pool", kernel=k, stride=s, padding=p, ceil=ceil), x))
+    assert {None, 1, 2, 7} <= seen
+
+
+def check(described: dict[str, Any], x: Tensor) -> int | None:
+    layer, shape = LAYERS[described["op"]].model_validate(described), tuple(x.shape[1:])
+    with torch.device("meta"):
+        module = layer.call([shape]).build()
+    try:
+        found = tuple(module(x).shape[1:])
+    except RuntimeError:
+        with pytest.raises(Misfit):
+            layer.shape([shape])
+        return None
+    assert layer.shape([shape]) == found, described
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("described", "told"),
+    [
+        (node("a", "batch_norm", eps=0.1, momentum=0.3), nn.BatchNorm2d(4, eps=0.1, momentum=0.3)),
+        (node("a", "group_norm", groups=2, eps=0.1), nn.GroupNorm(2, 4, eps=0.1)),
+        (node("a", "conv2d", channels=2, kernel=3), nn.Conv2d(4, 2, 3)),
+        (node("a", "avg_pool", kernel=[2, 1], stride=1), nn.AvgPool2d((2, 1), stride=1)),
+        (node("a", "adaptive_avg_pool", size=[2, 3]), nn.AdaptiveAvgPool2d((2, 3))),
+        (node("a", "upsample", factor=3, mode="bilinear"), nn.Upsample(scale_factor=3, mode="bilinear")),
+        (node("a", "dropout", p=0.2), nn.Dropout(0.2)),
+        (node("a", "leaky_relu", slope=0.3), nn.LeakyReLU(0.3)),
+    ],
+)
+def test_what_is_told_reaches_the_module(described: dict[str, Any], told: nn.Module) -> None:
+    assert repr(LAYERS[described["op"]].model_validate(described).call([(4, 6, 6)]).build()) == repr(told)
 
 
 def test_attention_is_that_of_pytorch_with_the_same_weights() -> None:
