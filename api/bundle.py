@@ -20,14 +20,14 @@ _crcs: dict[tuple[str, str], int] = {}
 
 
 def layout(artifacts: Sequence[Artifact]) -> dict[str, str]:
-    """The path of each file in the bundle, by the artifact's id: its name, for those that were made first.
+    """The path of each file in the bundle, by the artifact's id: its name, where no file before it has that; safetensors come first.
 
-    A file that another format has under the same name lies in a folder named after its format, unless it is the same file. The sums
-    that a format wrote of its own files have no path: the bundle has its own, of all.
+    A file whose name is taken lies in a folder named after its format, unless it is the same file. The sums that a format wrote of its
+    own files have no path: the bundle has its own, of all.
     """
     placed: dict[str, str] = {}
     paths: dict[str, str] = {}
-    for artifact in artifacts:
+    for artifact in sorted(artifacts, key=lambda each: each.format != "safetensors"):
         name = _harmless(artifact.name)
         if name == SUMS:
             continue
