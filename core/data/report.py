@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 SPLITS = ("train", "validation", "test")
+UNLABELLED = -1
+"""The label of a sample that has none: the number of no class, so what takes it for one fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class DatasetReport(BaseModel):
     `input` is the shape of one sample as a network meets it: (C, H, W) for images, (D,) for vectors. `counts` and `per_class` are by
     split. `mean` and `std` (population) are per channel of the training split, or per feature for vectors, in data units: uint8 data
     counts as [0, 1] after division by 255, float32 data keeps its own range. `range` is [0, 1] for uint8 and the least and greatest
-    value of all splits for float32. `notes` are sentences for the person who uploaded the data.
+    value of all splits for float32. `notes` are sentences for the person who uploaded the data. A dataset that is not `labelled` has 0
+    classes, no names, and splits without counts per class.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +45,7 @@ class DatasetReport(BaseModel):
     range: tuple[float, float]
     dtype: Literal["uint8", "float32"]
     notes: tuple[str, ...] = ()
+    labelled: bool = True
 
     @property
     def domain(self) -> Domain:
