@@ -1,7 +1,7 @@
 """The one form in which a dataset lies on disk: a safetensors file that is written as a stream and read by memory-mapping.
 
-"train.x" is (N, H, W, C) uint8 or float32, or (N, D); "train.y" is (N,) int64; "test.*" likewise, and "validation.*" where the data
-came with one. The metadata's "report" is the DatasetReport as JSON. Labels come first and the data part starts at a multiple of 64
+"train.x" is (N, H, W, C) uint8 or float32, or (N, D); "train.y" is (N,) int64, and is not there where the data has no labels; "test.*"
+likewise, and "validation.*" where the data came with one. The metadata's "report" is the DatasetReport as JSON. Labels come first and the data part starts at a multiple of 64
 bytes, so every array is aligned. Nothing here trusts the file more than `read_header` does.
 """
 
@@ -30,7 +30,8 @@ _WIDEST = -math.pi * 1e-300  # as many characters as a float's repr can have, so
 class Writer:
     """Writes one dataset; the labels of every split are known beforehand, the samples pass by once, in any order of splits.
 
-    `sample` is the stored shape of one sample: (H, W, C) or (D,). A context manager: left by an exception, it leaves no file.
+    `sample` is the stored shape of one sample: (H, W, C) or (D,). `class_names` is empty for a set without labels: then only the lengths
+    of `labels` count. A context manager: left by an exception, it leaves no file.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Writer:
         self._least, self._greatest = math.inf, -math.inf
         self._written = dict.fromkeys(self._labels, 0)
         self._stride = math.prod(sample) * self._dtype.itemsize
-        total = sum(len(y) * (8 + self._stride) for y in self._labels.values())
+        total = sum(len(y) * ((8 if class_names else 0) + self._stride) for y in self._labels.values())
         if total > MAX_BYTES:
             raise Refused(
                 "/upload",
@@ -90,6 +91,7 @@ class Writer:
         for split, y in self._labels.items():
             if self._written[split] != len(y):
                 raise ValueError(f"{split} got {self._written[split]} of {len(y)} samples")
+        for split, y in self._labels.items() if self._class_names else ():
             _write(self._file.fileno(), y.astype("<i8").tobytes(), self._start + self._ranges[f"{split}.y"][0])
         span = (0.0, 1.0) if self._dtype.kind == "u" else (self._least, self._greatest)
         report = self._report(self._moments.mean(), self._moments.std(), span)
@@ -105,17 +107,18 @@ class Writer:
             classes=classes,
             class_names=self._class_names,
             counts={split: len(y) for split, y in self._labels.items()},
-            per_class={split: tuple(np.bincount(y, minlength=classes).tolist()) for split, y in self._labels.items()},
+            per_class={split: tuple(np.bincount(y, minlength=classes).tolist()) if classes else () for split, y in self._labels.items()},
             mean=mean,
             std=std,
             range=span,
             dtype="uint8" if self._dtype.kind == "u" else "float32",
             notes=self._notes,
+            labelled=bool(classes),
         )
 
     def _plan_ranges(self) -> dict[str, tuple[int, int]]:
         ranges, at = {}, 0
-        for part, width in (("y", 8), ("x", self._stride)):
+        for part, width in (("y", 8), ("x", self._stride)) if self._class_names else (("x", self._stride),):
             for split, y in self._labels.items():
                 ranges[f"{split}.{part}"] = (at, at + len(y) * width)
                 at += len(y) * width
@@ -145,7 +148,7 @@ def open_canonical(path: Path, *, where: str = "/dataset") -> tuple[DatasetRepor
         name: np.asarray(np.memmap(path, types[entry.dtype], "r", header.start + entry.begin, entry.shape))
         for name, entry in header.tensors.items()
     }
-    for split in report.counts:
+    for split in report.counts if report.labelled else ():
         y = arrays[f"{split}.y"]
         if y.min() < 0 or y.max() >= report.classes:
             raise Refused(where, f"a label of the {split} split is not in 0 to {report.classes - 1}")
@@ -157,9 +160,11 @@ def _check(header: Header, report: DatasetReport, where: str) -> None:
     expected = {}
     for split, count in report.counts.items():
         expected[f"{split}.x"] = ("U8" if report.dtype == "uint8" else "F32", (count, *stored))
-        expected[f"{split}.y"] = ("I64", (count,))
+        if report.labelled:
+            expected[f"{split}.y"] = ("I64", (count,))
     found = {name: (entry.dtype, entry.shape) for name, entry in header.tensors.items()}
-    if found != expected or not set(report.counts) <= set(SPLITS) or 0 in report.counts.values() or header.start % 8:
+    named = report.classes == len(report.class_names) and report.labelled == bool(report.classes)
+    if found != expected or not named or not set(report.counts) <= set(SPLITS) or 0 in report.counts.values() or header.start % 8:
         raise Refused(where, "the file is not a dataset in canonical form: its arrays are not those of its report")
 
 

@@ -29,8 +29,9 @@ class DatasetReport(BaseModel):
     `input` is the shape of one sample as a network meets it: (C, H, W) for images, (D,) for vectors. `counts` and `per_class` are by
     split. `mean` and `std` (population) are per channel of the training split, or per feature for vectors, in data units: uint8 data
     counts as [0, 1] after division by 255, float32 data keeps its own range. `range` is [0, 1] for uint8 and the least and greatest
-    value of all splits for float32. `notes` are sentences for the person who uploaded the data. A dataset that is not `labelled` has 0
-    classes, no names, and splits without counts per class.
+    value of all splits for float32. `notes` are sentences for the person who uploaded the data.
+
+    A set that is not `labelled` has 0 `classes` without names, and () in `per_class` for each split.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
