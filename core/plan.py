@@ -1,6 +1,6 @@
 """Decide everything about a job before it runs, and refuse early with the field named."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,10 +9,10 @@ import torch
 from core.anatomy import Anatomy
 from core.data.augment import Crop, Cutout
 from core.data.classes import used
-from core.data.report import DatasetReport
+from core.data.report import UNLABELLED, DatasetReport
 from core.data.split import aside, taken
 from core.errors import Refused
-from core.method import Fit, Lesson, Surgery, Weighted
+from core.method import Data, Fit, Lesson, Surgery, Weighted
 from core.networks import LARGEST
 from core.optim import Clock, Recipe
 from core.random import key_of
@@ -20,6 +20,7 @@ from core.rehearse import rehearse
 from core.spec import NEEDS_TEACHER, DatasetRef, JobSpec, Wanted, name_of
 from core.taps import Tap
 from core.terms import CrossEntropy
+from core.transfer_set import output_names, reading, unfit
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Plan:
 
     `fits` have whole recipes, the last is the training itself. `rows` are the training samples of each fit, `per_epoch`
     its optimiser steps in one epoch. `same_classes` says that the teacher's logits are of the student's classes, as far as
-    counts and names tell. `warnings` are for the person who asked.
+    counts and names tell. `class_names` are those of the student's outputs. `warnings` are for the person who asked.
     """
 
     surgeries: tuple[Surgery, ...]
@@ -38,6 +39,7 @@ class Plan:
     seed: int
     same_classes: bool
     evaluate: tuple[Wanted, ...]
+    class_names: tuple[str, ...]
     warnings: tuple[str, ...] = ()
 
     @property
@@ -107,7 +109,10 @@ def plan(
     other_classes = _other_classes(teacher_labels, dataset)
     same_classes = teacher is not None and teacher.classes == student.classes and other_classes is None
     _fits_together(spec, teacher, student, dataset, same_classes=same_classes)
-    lesson, surgeons = _lesson(spec, teacher, student, other_classes)
+    class_names = output_names(dataset, teacher_labels, student.classes)
+    data: Mapping[Data, DatasetReport | None] = {"job": dataset, "teacher": teacher_dataset}
+    unlabelled = [whose for whose, report in data.items() if report is not None and not report.labelled]
+    lesson, surgeons = _lesson(spec, teacher, student, other_classes, unlabelled)
     task = Weighted(CrossEntropy(spec.recipe.label_smoothing), spec.recipe.task_weight)
     train = Fit({"task": task, **lesson.train}, Recipe())
     fits = tuple(replace(fit, recipe=fit.recipe.over(spec.recipe, lr=fit.lr), lr=None) for fit in (*lesson.transfer, train))
@@ -117,15 +122,19 @@ def plan(
             last = fit is fits[-1]
             hint = "give the task or a method a weight" if last else "give it a weight above 0, or leave the method out"
             reason = "every weight is 0 in every epoch, so there is nothing to learn"
+            if last and not dataset.labelled:
+                reason = "the dataset has no labels, and no method teaches in the training itself"
+                raise Refused("/methods", reason, hint="add one that does, such as kd")
             raise Refused(f"{where}/task_weight" if last else where, reason, hint=hint)
-        rows.append(_rows(spec, fit, student, dataset, teacher_dataset, where=where))
+        rows.append(_rows(spec, fit, student, dataset, teacher_dataset, class_names=class_names, where=where))
     return Plan(
         surgeries=lesson.initialise,
         fits=fits,
         rows=tuple(rows),
         seed=spec.seed,
         same_classes=same_classes,
-        evaluate=spec.measures,
+        evaluate=spec.measures if dataset.labelled else ("agreement",),
+        class_names=class_names,
         warnings=(*lesson.warnings, *_in_vain(spec, lesson)),
     )
 
@@ -136,9 +145,11 @@ def training_rows(report: DatasetReport, ref: DatasetRef, outputs: Sequence[str]
     """
     belongs = used(report, ref.classes, report.class_names if outputs is None else outputs, where=where)
     for split in report.counts if ref.validation else ("train", "test"):
-        if not sum(report.per_class[split][label] for label in belongs):
+        if report.labelled and not sum(report.per_class[split][label] for label in belongs):
             raise Refused(f"{where}/classes", f"the {split} split has no sample of these classes", hint="choose others, or leave it out")
     there = {label: count for label, count in enumerate(report.per_class["train"]) if count and label in belongs}
+    if not report.labelled:
+        there = {UNLABELLED: report.counts["train"]}
     counts = taken(there, ref.take, where=where)
     n = sum(counts.values())
     if not ref.validation or "validation" in report.counts:
@@ -162,7 +173,9 @@ def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dat
             f"the student takes inputs of {_shape(student.input)}, the dataset has {_shape(dataset.input)}",
             hint=f'an architecture with "input": {list(dataset.input)}',
         )
-    if student.classes != dataset.classes:
+    for refused in () if dataset.labelled else unfit(spec, teacher, student):
+        raise refused
+    if dataset.labelled and student.classes != dataset.classes:
         raise Refused(
             "/student/architecture",
             f"the student has {student.classes} outputs, the dataset has {dataset.classes} classes",
@@ -221,12 +234,16 @@ def _other_classes(labels: Sequence[str] | None, dataset: DatasetReport) -> str 
     return f"output {k} is {labels[k]!r} there and {names[k]!r} here"
 
 
-def _lesson(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, other_classes: str | None) -> tuple[Lesson, list[str]]:
+def _lesson(
+    spec: JobSpec, teacher: Anatomy | None, student: Anatomy, other_classes: str | None, unlabelled: Collection[Data]
+) -> tuple[Lesson, list[str]]:
     """The sum of the methods' lessons, and for each transfer fit the pointer of the method that brought it."""
     whole, owners = Lesson(), []
     for ordinal, method in enumerate(spec.methods):
         where = f"/methods/{ordinal}"
         lesson = _one(spec, ordinal, teacher, student)
+        for refused in reading(lesson, unlabelled, where=where):
+            raise refused
         if other_classes is not None and lesson.keeps_outputs:
             reason = (
                 f"the method {method.name!r} takes the teacher's outputs for the student's, and they are of other classes: {other_classes}"
@@ -291,7 +308,16 @@ def _idle(fit: Fit) -> bool:
     return not any(weighted.at(clock) for clock in clocks for weighted in fit.terms.values())
 
 
-def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, teacher_dataset: DatasetReport | None, *, where: str) -> int:
+def _rows(
+    spec: JobSpec,
+    fit: Fit,
+    student: Anatomy,
+    dataset: DatasetReport,
+    teacher_dataset: DatasetReport | None,
+    *,
+    class_names: Sequence[str],
+    where: str,
+) -> int:
     """The training samples of a fit; `Refused` where its data, its modules or its batch do not fit."""
     for prefix in fit.only:
         if not any(name.startswith(f"{prefix}.") for name in student.weights):
@@ -305,7 +331,7 @@ def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, tea
                 "/teacher_dataset", f"its inputs are {_shape(teacher_dataset.input)}, those of the networks {_shape(student.input)}"
             )
         ref, report, place = spec.teacher_dataset, teacher_dataset, "/teacher_dataset"
-    rows, recipe = training_rows(report, ref, dataset.class_names, where=place), fit.recipe
+    rows, recipe = training_rows(report, ref, class_names, where=place), fit.recipe
     if recipe.batch_size * recipe.accumulate > rows:
         asked = f"{recipe.batch_size}" + (f" × {recipe.accumulate}" if recipe.accumulate > 1 else "")
         whose = "teacher's" if fit.data == "teacher" else "training"
