@@ -16,7 +16,7 @@ from core.anatomy import Anatomy
 from core.data.report import DatasetReport
 from core.plan import Plan, plan
 from core.spec import DatasetRef, JobSpec, identity
-from db import assets, life
+from db import assets, life, uploads
 from db.access import Tenant
 from db.assets import Asset
 from db.crashpoint import crashpoint
@@ -175,7 +175,7 @@ def _weights(running: Service, tenant: Tenant, id: str) -> str:
         if artifact is None:
             raise invalid([Finding(where, "not_found", f"there is no artifact {id}")])
         return artifact.sha256
-    upload = assets.get_upload(running.database, tenant, id)
+    upload = uploads.get_upload(running.database, tenant, id)
     if upload is None:
         raise invalid([Finding(where, "not_found", f"there is no upload {id}")])
     if upload.status != "completed":
