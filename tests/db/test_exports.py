@@ -58,6 +58,15 @@ def test_of_several_tries_the_one_that_is_ready_counts_else_the_last(database: D
     assert {each.format: each.status for each in list_exports(database, tenant, source)}["int8"] == "ready"
 
 
+def test_what_is_ready_stays_so_when_an_older_try_is_repeated(database: Database, tenant: Tenant, source: Job) -> None:
+    failed, _ = export(database, tenant, source, "onnx")
+    life.cancel(database, tenant, failed.id)
+    export(database, tenant, source, "onnx")
+    done = ends(database, tenant, claimed(database), "onnx")
+    assert life.retry_as_new(database, tenant, failed.id) is not None
+    assert [(each.status, each.job) for each in list_exports(database, tenant, source) if each.format == "onnx"] == [("ready", done.id)]
+
+
 def test_a_cancelled_export_is_told_as_rejected(database: Database, tenant: Tenant, source: Job) -> None:
     job, _ = export(database, tenant, source, "onnx")
     life.cancel(database, tenant, job.id)
