@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
-from core.anatomy import LARGEST, Anatomy
+from core.anatomy import Anatomy
 from core.data.augment import Crop, Cutout
 from core.data.classes import used
 from core.data.report import UNLABELLED, DatasetReport
 from core.data.split import aside, taken
 from core.errors import Refused
 from core.method import Data, Fit, Lesson, Surgery, Weighted
+from core.networks import LARGEST
 from core.optim import Clock, Recipe
 from core.random import key_of
 from core.rehearse import rehearse
