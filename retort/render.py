@@ -304,7 +304,8 @@ def _figure(measured: Mapping[str, Any], name: str) -> str:
 def _what(one: Asset) -> str:
     report = one.report or {}
     if "counts" in report:
-        return f"{report['classes']} classes, " + ", ".join(f"{count} {split}" for split, count in report["counts"].items())
+        known = f"{report['classes']} classes" if report.get("labelled", True) else "no labels"
+        return f"{known}, " + ", ".join(f"{count} {split}" for split, count in report["counts"].items())
     return f"{report['parameters']:,} parameters" if "parameters" in report else ""
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from core.data import open_dataset
+from core.data import open_dataset, subset
 from core.data.canonical import Writer
-from core.data.report import DatasetReport
+from core.data.report import UNLABELLED, DatasetReport
+from core.job import Job
 from core.networks import parse
 from tests.core.folders import STUDENT, TEACHER, Ended, digits, fill, work
 
@@ -75,4 +76,23 @@ def test_the_export_names_the_classes_as_the_teacher_does(taught: tuple[Path, En
     folder, _, _ = taught
     config = json.loads((folder / "out" / "export" / "config.json").read_text())
     assert tuple(config["classes"]) == NAMES
-    assert "agreement" in (folder / "out" / "export" / "README.md").read_text()
+
+
+def test_the_teachers_data_keeps_its_labels_and_the_transfer_set_has_none(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {
+        "methods": [{"name": "anti_distillation", "epochs": 1}, {"name": "kd"}],
+        "teacher_dataset": {"id": "ds_1"},
+        "recipe": {"epochs": 1, "batch_size": 32, "task_weight": 0},
+    }
+    folder = fill(tmp_path / "job", networks=(STUDENT, TEACHER), **asked)  # a small teacher of a larger student
+    theirs = folder / "in" / "teacher_dataset.safetensors"
+    theirs.write_bytes((folder / "in" / "dataset.safetensors").read_bytes())
+    task = json.loads((folder / "job.json").read_text())
+    task["teacher_dataset"], task["dataset"] = (
+        task["dataset"],
+        without_labels(folder / "in" / "dataset.safetensors").model_dump(mode="json"),
+    )
+    job = Job.open(folder, task)
+    transfer, train = job.sources(subset(job.data, job.spec.dataset), "cpu").fits
+    assert set(transfer(0, 0).y.tolist()) <= set(range(10))
+    assert set(train(0, 0).y.tolist()) == {UNLABELLED}
