@@ -29,6 +29,7 @@ TITLES: Mapping[int, tuple[str, str]] = {
     411: ("length_required", "The length must be declared"),
     413: ("too_large", "Too large"),
     415: ("unsupported_media_type", "This media type is not taken here"),
+    416: ("range_not_satisfiable", "There is nothing at this range"),
     422: ("invalid_input", "The request cannot be carried out as it was made"),
     423: ("locked", "In use by another request"),
     429: ("too_many", "Too many at once"),

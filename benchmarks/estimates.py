@@ -48,26 +48,29 @@ WIDE: Mapping[str, Any] = {"family": "convnet", "channels": [32, 64, 128]}
 RESNET: Mapping[str, Any] = {"family": "resnet", "depth": 8}
 WRN: Mapping[str, Any] = {"family": "wrn", "depth": 10, "widen": 1}
 TAUGHT: Mapping[str, Any] = {"family": "wrn", "depth": 16, "widen": 2, "stem_stride": 2}
+DEEP: Mapping[str, Any] = {"family": "resnet", "depth": 20}
+ADAMW = {"name": "adamw", "lr": 1e-3}
+ALL = ("agreement", "fgsm", "parameter_noise")
 AUGMENTED = [{"name": "crop"}, {"name": "flip"}]
 CASES = (
     Case("mlp alone", {"family": "mlp", "hidden": [256, 128]}, recipe={"epochs": 30, "batch_size": 64}),
     Case("mlp, small batches", {"family": "mlp", "hidden": [32]}, recipe={"epochs": 10, "batch_size": 8}),
-    Case("large mlp, adamw", {"family": "mlp", "hidden": [2048, 2048]}, recipe={"epochs": 3, "batch_size": 128, "optimizer": {"name": "adamw"}}),
+    Case("large mlp, adamw", {"family": "mlp", "hidden": [2048, 2048]}, recipe={"epochs": 3, "batch_size": 128, "optimizer": ADAMW}),
     Case("convnet alone", CONVNET, recipe={"epochs": 6, "batch_size": 64, "augmentation": AUGMENTED}),
     Case("convnet, kd", CONVNET, WIDE, [{"name": "kd"}], {"epochs": 4, "batch_size": 128, "augmentation": AUGMENTED}),
     Case("convnet, fitnet and kd", CONVNET, WIDE, [{"name": "fitnet", "epochs": 2}, {"name": "kd"}], {"epochs": 3, "batch_size": 64}),
-    Case("resnet, kd", RESNET, {"family": "resnet", "depth": 20}, [{"name": "kd"}], {"epochs": 2, "batch_size": 64, "augmentation": AUGMENTED}),
+    Case("resnet, kd", RESNET, DEEP, [{"name": "kd"}], {"epochs": 2, "batch_size": 64, "augmentation": AUGMENTED}),
     Case("resnet, large batches, ema", RESNET, recipe={"epochs": 3, "batch_size": 512, "ema": 0.99}),
     Case("wrn, at and kd", WRN, {**TAUGHT, "stem_stride": 1}, [{"name": "at"}, {"name": "kd"}], {"epochs": 2, "batch_size": 32}),
     Case("wrn, ab", WRN, {**TAUGHT, "stem_stride": 1}, [{"name": "ab", "epochs": 1}], {"epochs": 1, "batch_size": 64}),
-    Case("wrn, fsp", {**WRN, "stem_stride": 2}, TAUGHT, [{"name": "fsp", "epochs": 2}], {"epochs": 4, "batch_size": 64}),
+    Case("wrn, fsp", {**WRN, "stem_stride": 2}, TAUGHT, [{"name": "fsp", "epochs": 2, "connectors": True}], {"epochs": 4, "batch_size": 64}),
     Case("convnet, bss", CONVNET, WIDE, [{"name": "bss"}, {"name": "kd"}], {"epochs": 3, "batch_size": 128}),
     Case("convnet, jacobian", CONVNET, WIDE, [{"name": "jacobian"}], {"epochs": 2, "batch_size": 64}),
     Case("convnet, wasserstein", CONVNET, WIDE, [{"name": "wasserstein", "share": 0.5}], {"epochs": 2, "batch_size": 64}),
     Case("mobilenet", {"family": "mobilenetv2"}, recipe={"epochs": 2, "batch_size": 64}),
     Case("shufflenet, kd", {"family": "shufflenetv2"}, RESNET, [{"name": "kd"}], {"epochs": 2, "batch_size": 32}),
     Case("vgg, accumulate", {"family": "vgg", "depth": 8}, recipe={"epochs": 1, "batch_size": 32, "accumulate": 4}),
-    Case("convnet, all measures", CONVNET, WIDE, [{"name": "kd"}], {"epochs": 1, "batch_size": 64}, ["agreement", "fgsm", "parameter_noise"]),
+    Case("convnet, all measures", CONVNET, WIDE, [{"name": "kd"}], {"epochs": 1, "batch_size": 64}, ALL),
 )  # fmt: skip
 
 

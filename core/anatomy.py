@@ -13,12 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from core.errors import NoTap, Refusals, Refused
 from core.graph import Node, Record
-from core.networks import Family, Shape
+from core.networks import LARGEST, Family, Shape
 from core.taps import Pair, Tap, Tapped, site_of
-from core.watch import BATCH, Call, Operations, Watch
+from core.watch import BATCH, Call, Kept, Operations, Watch
 
-LARGEST = 1_000_000_000
-"""Networks with more parameters, and terms that bring more, are refused: four gigabytes of weights, three times that to train them."""
 _ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU,
     nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Softplus, nn.Sigmoid, nn.Tanh,
@@ -45,6 +43,8 @@ class Anatomy(BaseModel):
     """What can be known of a network without its weights. Shapes are without the batch.
 
     `parameters` counts what learns; `flops` is one forward pass of one input, a multiplication and its addition being two;
+    `activations` are the bytes that a training pass in fp32 keeps of one input for the backward pass: what autograd saves, the input
+    too, without weights and buffers; it is 0 in a report that was stored before it was measured.
     `taps` stand in execution order, inputs (":in") too; `calls` says how often one forward pass calls a module; `ops` are the
     ATen operations by name, without the underscore of the in-place ones; `weights` are the names and shapes of the state dict,
     buffers included. `mean` and `std` are the network's own normalisation in data units, None where it has none. `graph` is the pass in
@@ -58,6 +58,7 @@ class Anatomy(BaseModel):
     classes: int
     parameters: int
     flops: int
+    activations: int = 0
     taps: Mapping[Tap, Shape]
     calls: Mapping[str, int]
     ops: frozenset[str]
@@ -111,31 +112,34 @@ def measure(family: Family, *, normalization: Mapping[str, Sequence[float]] | No
     """The anatomy of a network of this family, taken on the meta device: no weights, no arithmetic.
 
     `normalization` is {"mean": [...], "std": [...]}, per channel (per feature for flat inputs) or one value for all. `Refused`
-    at /normalization where it does not fit the input, at /architecture for a network of absurd size.
+    at /normalization where it does not fit the input, at /architecture for a network of absurd size or one that another library refuses.
     """
     mean, std = _checked(normalization, family.input)
     with torch.device("meta"):
         # A fresh network, out-of-place: in-place activations would overwrite the inputs that are measured here.
-        network = Tapped(family.build()).network.eval()
+        network = Tapped(family.build()).network
         x = torch.empty(BATCH, *family.input)
     parameters = sum(p.numel() for p in network.parameters())
     if parameters > LARGEST:
         raise Refused("/architecture", f"{parameters:,} parameters are more than the {LARGEST:,} that are taken")
-    watched = Watch(network)
+    kept = Kept(network)
+    with kept:
+        _try(family, network.train(), x)
+    watched = Watch(network.eval())
     with (
         torch.no_grad(),
         FlopCounterMode(display=False) as flops,
         Operations() as operations,
         Record(network, x, lambda: watched.here) as record,
     ):
-        logits = network(x)
-    assert logits.shape == (BATCH, family.classes), f"{family.family} gives {tuple(logits.shape)}"
+        _try(family, network, x)
     return Anatomy(
         family=family.family,
         input=family.input,
         classes=family.classes,
         parameters=parameters,
         flops=flops.get_total_flops() // BATCH,
+        activations=kept.bytes // BATCH,
         taps=watched.taps(),
         calls=watched.counts,
         ops=frozenset(operations.names),
@@ -221,6 +225,17 @@ def _joint(pair: Pair, teacher: Anatomy, student: Anatomy, where: str, *, maps: 
         reason = f"the teacher's {pair.teacher!r} has the shape {joint.teacher}, the student's {pair.student!r} {joint.student}"
         raise Refused(where, f"{reason}: height and width must be equal", hint="GET /v1/pairs suggests pairs that fit")
     return joint
+
+
+def _try(family: Family, network: nn.Module, x: Tensor) -> None:
+    """One pass of a batch. `Refused` at /architecture/input where a network that another library made does not take it."""
+    try:
+        shape = tuple(network(x).shape)
+        assert shape == (len(x), family.classes), f"for {len(x)} inputs it gives {shape} and not {family.classes} values for each"
+    except Exception as wrong:
+        if not family.foreign:
+            raise
+        raise Refused("/architecture/input", f"the network does not take inputs of the shape {family.input}: {wrong}") from wrong
 
 
 def _checked(

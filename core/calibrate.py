@@ -65,12 +65,13 @@ def calibrate(runtime: Runtime) -> Calibration:
     runtime.pin()
     device = torch.device(runtime.device)
     start = _age()
+    _pass(nn.Conv2d(8, 8, 3, device=device), torch.randn(2, 8, 8, 8, device=device), half=False)()
+    held, memory = _memory(device)  # before anything large was here
     layers = {half: _rates(device, half) for half in ((False, True) if device.type == "cuda" else (False,))}
     few, many = (_seconds(_chain(depth, device), device) for depth in _CHAIN)
     operation = max(0.0, (many - few) / (2 * (_CHAIN[1] - _CHAIN[0])))  # a linear layer and a ReLU each
     elements = _norm(device)
     rate = _copy(device)
-    held, memory = _memory(device)
     return Calibration(
         device=runtime.device,
         hardware=runtime.hardware(),

@@ -1,15 +1,18 @@
 """The methods of a job asked for their lessons, and everything that is wrong with them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 
-from core.anatomy import LARGEST, Anatomy
+from core.anatomy import Anatomy
 from core.errors import NoTap, Refusals, Refused
-from core.method import Lesson
+from core.method import Data, Lesson
+from core.networks import LARGEST
 from core.random import key_of
 from core.rehearse import rehearse
 from core.spec import JobSpec
+from core.transfer_set import reading
 
 
 @dataclass(slots=True)
@@ -20,6 +23,7 @@ class Taught:
     teacher: Anatomy | None
     student: Anatomy
     other_classes: str | None
+    unlabelled: Collection[Data]
     is_alike: bool
     is_refused: bool = False
     """Whether a method was refused: then what the others leave says little of the job."""
@@ -35,6 +39,8 @@ class Taught:
             where, mine = f"/methods/{ordinal}", Refusals()
             with mine.gather():
                 lesson = self._one(ordinal, self.teacher)
+                for refused in reading(lesson, self.unlabelled, where=where):
+                    mine.add(refused)
                 self._same_outputs(ordinal, lesson)
                 whole, owners = self._added(whole, lesson, where), [*owners, *[where] * len(lesson.transfer)]
             for refused in mine.found:

@@ -21,9 +21,9 @@ from core.taps import Tap, Tapped, View
 class Scene:
     """All that a term may look at, for one batch of B samples.
 
-    `x` (B, ...) is in the data's own range, `y` (B,) int64, `index` (B,) int64 the rows of the dataset. `s` is what the
-    student showed, `t` what this term's own `target` kept of the teacher's view (None where the term says `teacher =
-    "none"`). `teacher` is the network itself, None unless the term says `teacher = "network"`. `classes` (C,) bool
+    `x` (B, ...) is in the data's own range, `y` (B,) int64, none of the classes where there are no labels, `index` (B,) int64 the rows of
+    the dataset. `s` is what the student showed, `t` what this term's own `target` kept of the teacher's view (None where the term says
+    `teacher = "none"`). `teacher` is the network itself, None unless the term says `teacher = "network"`. `classes` (C,) bool
     marks the classes that the data has, None for all. `key` is a 0-d int64. `domain` says which values the
     data may have, and how they spread: an attack stays within. `bf16` says that the networks run under bfloat16 autocast in this fit.
     """
@@ -76,6 +76,8 @@ class Term(nn.Module):
     teacher: ClassVar[Literal["none", "view", "network"]] = "view"
     differentiates_input: ClassVar[bool] = False
     """Whether it calls `torch.autograd.grad` itself; `plan` then asks for its taps only."""
+    reads_labels: bool = False
+    """Whether its value depends on `scene.y`; `plan` refuses it where the data has no labels. `watch` never reads them."""
     optimum: float | None = None
     """Its value where student and teacher are one network, for the conformance tests; None where labels or connectors decide."""
 
@@ -133,6 +135,10 @@ Surgery = Callable[[Tapped | None, Tapped, Tensor, torch.Generator], None]
 """Changes the student's weights once, before training: (teacher, student, first batch, generator seeded by (seed, ordinal))."""
 
 
+Data = Literal["job", "teacher"]
+"""Whose data a fit trains on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """One stretch of training.
@@ -145,7 +151,7 @@ class Fit:
     terms: Mapping[str, Weighted]
     recipe: Recipe
     lr: float | None = None
-    data: Literal["job", "teacher"] = "job"
+    data: Data = "job"
     only: tuple[str, ...] = ()
     teacher_mode: Literal["eval", "train"] = "eval"
 
@@ -205,4 +211,4 @@ class Method(BaseModel):
         raise NotImplementedError
 
 
-__all__ = ["Clock", "Fit", "Lesson", "Method", "Passes", "Scene", "Surgery", "Term", "Weight", "Weighted"]
+__all__ = ["Clock", "Data", "Fit", "Lesson", "Method", "Passes", "Scene", "Surgery", "Term", "Weight", "Weighted"]

@@ -1,21 +1,22 @@
 """Decide everything about a job before it runs, and refuse early with the field named."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from core.anatomy import Anatomy
 from core.data.augment import Crop, Cutout
 from core.data.classes import used
-from core.data.report import DatasetReport
+from core.data.report import UNLABELLED, DatasetReport
 from core.data.split import aside, taken
 from core.errors import Refusals, Refused
 from core.lessons import Taught
-from core.method import Fit, Lesson, Surgery, Weighted
+from core.method import Data, Fit, Lesson, Surgery, Weighted
 from core.optim import Clock, Recipe
 from core.spec import NEEDS_TEACHER, DatasetRef, JobSpec, Wanted, name_of
 from core.taps import Tap
 from core.terms import CrossEntropy
+from core.transfer_set import output_names, unfit
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Plan:
 
     `fits` have whole recipes, the last is the training itself. `rows` are the training samples of each fit, `per_epoch`
     its optimiser steps in one epoch. `same_classes` says that the teacher's logits are of the student's classes, as far as
-    counts and names tell. `warnings` are for the person who asked.
+    counts and names tell. `class_names` are those of the student's outputs. `warnings` are for the person who asked.
     """
 
     surgeries: tuple[Surgery, ...]
@@ -34,6 +35,7 @@ class Plan:
     seed: int
     same_classes: bool
     evaluate: tuple[Wanted, ...]
+    class_names: tuple[str, ...]
     warnings: tuple[str, ...] = ()
 
     @property
@@ -106,8 +108,13 @@ def plan(
     other_classes = None if wrong.found else _other_classes(teacher_labels, dataset)
     _fits_together(spec, teacher, student, dataset, wrong)
     # What follows is asked of the student as it should be, so that nothing is told of it twice.
-    meant = student.model_copy(update={"input": dataset.input, "classes": dataset.classes})
-    taught = Taught(spec, teacher, meant, other_classes, is_alike=teacher is None or teacher.input == student.input)
+    classes = dataset.classes if dataset.labelled else (teacher or student).classes
+    meant = student.model_copy(update={"input": dataset.input, "classes": classes})
+    class_names = output_names(dataset, teacher_labels, meant.classes)
+    data: Mapping[Data, DatasetReport | None] = {"job": dataset, "teacher": teacher_dataset}
+    unlabelled = [whose for whose, report in data.items() if report is not None and not report.labelled]
+    is_alike = teacher is None or teacher.input == student.input
+    taught = Taught(spec, teacher, meant, other_classes, unlabelled, is_alike=is_alike)
     lesson, surgeons = taught.lesson(wrong, is_sound=meant == student)
     same_classes = teacher is not None and teacher.classes == meant.classes and other_classes is None
     if not same_classes and all(refused.where != "/teacher" for refused in wrong.found):
@@ -115,17 +122,20 @@ def plan(
             if name in NEEDS_TEACHER:
                 wrong.add(Refused(f"/evaluate/{ordinal}", f"{name} needs a teacher with the student's classes", hint=f"leave {name} out"))
     task = Weighted(CrossEntropy(spec.recipe.label_smoothing), spec.recipe.task_weight)
-    train = Fit({**lesson.train, "task": task}, Recipe())
+    train = Fit({"task": task, **lesson.train}, Recipe())
     fits = tuple(replace(fit, recipe=fit.recipe.over(spec.recipe, lr=fit.lr), lr=None) for fit in (*lesson.transfer, train))
     rows = []
     for fit, where in zip(fits, (*surgeons, "/recipe"), strict=True):
         last = fit is fits[-1]
         if _idle(fit) and not (last and taught.is_refused):
             hint = "give the task or a method a weight" if last else "give it a weight above 0, or leave the method out"
-            reason = "every weight is 0 in every epoch, so there is nothing to learn"
-            wrong.add(Refused(f"{where}/task_weight" if last else where, reason, hint=hint))
+            place, reason = f"{where}/task_weight" if last else where, "every weight is 0 in every epoch, so there is nothing to learn"
+            if last and not dataset.labelled:
+                place, reason = "/methods", "the dataset has no labels, and no method teaches in the training itself"
+                hint = "add one that does, such as kd"
+            wrong.add(Refused(place, reason, hint=hint))
         with wrong.gather():
-            rows.append(_rows(spec, fit, meant, dataset, teacher_dataset, where=where))
+            rows.append(_rows(spec, fit, meant, dataset, teacher_dataset, class_names=class_names, where=where))
     wrong.check()
     return Plan(
         surgeries=lesson.initialise,
@@ -133,7 +143,8 @@ def plan(
         rows=tuple(rows),
         seed=spec.seed,
         same_classes=same_classes,
-        evaluate=spec.measures,
+        evaluate=spec.measures if dataset.labelled else ("agreement",),
+        class_names=class_names,
         warnings=(*lesson.warnings, *_in_vain(spec, lesson)),
     )
 
@@ -144,9 +155,11 @@ def training_rows(report: DatasetReport, ref: DatasetRef, outputs: Sequence[str]
     """
     belongs = used(report, ref.classes, report.class_names if outputs is None else outputs, where=where)
     for split in report.counts if ref.validation else ("train", "test"):
-        if not sum(report.per_class[split][label] for label in belongs):
+        if report.labelled and not sum(report.per_class[split][label] for label in belongs):
             raise Refused(f"{where}/classes", f"the {split} split has no sample of these classes", hint="choose others, or leave it out")
     there = {label: count for label, count in enumerate(report.per_class["train"]) if count and label in belongs}
+    if not report.labelled:
+        there = {UNLABELLED: report.counts["train"]}
     counts = taken(there, ref.take, where=where)
     n = sum(counts.values())
     if not ref.validation or "validation" in report.counts:
@@ -167,7 +180,9 @@ def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dat
     if student.input != dataset.input:
         reason = f"the student takes inputs of {_shape(student.input)}, the dataset has {_shape(dataset.input)}"
         wrong.add(Refused("/student/architecture", reason, hint=f'an architecture with "input": {list(dataset.input)}'))
-    if student.classes != dataset.classes:
+    for refused in () if dataset.labelled else unfit(spec, teacher, student):
+        wrong.add(refused)
+    if dataset.labelled and student.classes != dataset.classes:
         reason = f"the student has {student.classes} outputs, the dataset has {dataset.classes} classes"
         wrong.add(Refused("/student/architecture", reason, hint=f'an architecture with "classes": {dataset.classes}'))
     if spec.recipe.augmentation and len(dataset.input) != 3:
@@ -183,7 +198,7 @@ def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dat
             reason = f"a square of {step.size} pixels can hide an image of {_shape(dataset.input)} whole"
             wrong.add(Refused(f"{at}/size", reason, hint=fits))
     alone = next((method.name for method in spec.methods if method.needs_teacher), None)
-    if alone and teacher is None:
+    if alone and teacher is None and dataset.labelled:
         wrong.add(Refused("/teacher", f"the method {alone!r} needs a teacher", hint="name a teacher, or leave the method out"))
     if teacher is not None and teacher.input != dataset.input:
         reason = f"the teacher takes inputs of {_shape(teacher.input)}, the dataset has {_shape(dataset.input)}"
@@ -239,7 +254,16 @@ def _idle(fit: Fit) -> bool:
     return not any(weighted.at(clock) for clock in clocks for weighted in fit.terms.values())
 
 
-def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, teacher_dataset: DatasetReport | None, *, where: str) -> int:
+def _rows(
+    spec: JobSpec,
+    fit: Fit,
+    student: Anatomy,
+    dataset: DatasetReport,
+    teacher_dataset: DatasetReport | None,
+    *,
+    class_names: Sequence[str],
+    where: str,
+) -> int:
     """The training samples of a fit; `Refused` where its data, its modules or its batch do not fit."""
     for prefix in fit.only:
         if not any(name.startswith(f"{prefix}.") for name in student.weights):
@@ -253,7 +277,7 @@ def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, tea
                 "/teacher_dataset", f"its inputs are {_shape(teacher_dataset.input)}, those of the networks {_shape(student.input)}"
             )
         ref, report, place = spec.teacher_dataset, teacher_dataset, "/teacher_dataset"
-    rows, recipe = training_rows(report, ref, dataset.class_names, where=place), fit.recipe
+    rows, recipe = training_rows(report, ref, class_names, where=place), fit.recipe
     if recipe.batch_size * recipe.accumulate > rows:
         asked = f"{recipe.batch_size}" + (f" × {recipe.accumulate}" if recipe.accumulate > 1 else "")
         whose = "teacher's" if fit.data == "teacher" else "training"

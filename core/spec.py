@@ -135,6 +135,10 @@ NEEDS_TEACHER = frozenset({"agreement", "boundary"})
 """What compares the student's answers with a teacher's."""
 
 
+ExportFormat = Literal["safetensors", "onnx", "onnx_fp16", "onnx_int8", "torch_export", "int8"]
+"""In what form the student leaves: the files of `core/export/`."""
+
+
 class JobSpec(_Part):
     """A distillation job, whole: nothing else decides how the student is trained."""
 
@@ -159,7 +163,7 @@ class JobSpec(_Part):
             "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher."
         ),
     )
-    exports: tuple[Literal["safetensors"], ...] = Field(("safetensors",), max_length=8, description="The formats of the student's files.")
+    exports: tuple[ExportFormat, ...] = Field(("safetensors",), max_length=8, description="The formats of the student's files.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run: `auto` takes any worker, `cuda` only one with a GPU.")
     limits: Limits = Field(default=Limits(), description="When to stop the job whatever it has reached.")
     seed: _Seed = Field(0, description="Initial weights, order of the data, dropout and the draws of the terms.")
@@ -214,4 +218,4 @@ def baseline(spec: JobSpec, epochs: int) -> JobSpec:
     )
 
 
-__all__ = ["DatasetRef", "JobSpec", "Limits", "StudentRef", "Take", "TeacherDatasetRef", "Weight", "baseline", "identity"]
+__all__ = ["DatasetRef", "ExportFormat", "JobSpec", "Limits", "StudentRef", "Take", "TeacherDatasetRef", "Weight", "baseline", "identity"]

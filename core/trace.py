@@ -54,6 +54,7 @@ class Curvature(Term):
     def __init__(self, form: Form, probes: int) -> None:
         super().__init__()
         self.form, self.probes = form, probes
+        self.reads_labels = form != "closed_form"  # an estimate is of the Hessian with these labels, the closed form of any
         # A buffer, because a job that is resumed after the fit of this term does not come here again.
         self.register_buffer("ran", torch.tensor(0))
 

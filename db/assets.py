@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from db.access import Tenant
+from db.exports import exporting
 from db.ids import new_id
 from db.life.move import move
 from db.life.submission import insert_job, lock_tenant, refuse_above
@@ -198,10 +199,11 @@ def _assets(tenant: Tenant) -> sa.Select[Any]:
     return sa.select(*columns, blob.c.size.label("bytes")).select_from(own).where(asset.c.tenant_id == tenant.id)
 
 
-def list_artifacts(db: Database, tenant: Tenant, job: str) -> list[Artifact]:
-    """What a job of the tenant left, by name."""
+def list_artifacts(db: Database, tenant: Tenant, id: str) -> list[Artifact]:
+    """What a job of the tenant left, by name, and after it what its exports left, in the order in which they were asked for."""
     with db.read() as tx:
-        rows = tx.execute(_artifacts(tenant).where(artifact.c.job_id == job).order_by(artifact.c.name)).mappings().all()
+        own = _artifacts(tenant).where((artifact.c.job_id == id) | artifact.c.job_id.in_(exporting(tenant, id)))
+        rows = tx.execute(own.order_by(artifact.c.job_id, artifact.c.name, artifact.c.format)).mappings().all()
     return [Artifact(**row) for row in rows]
 
 

@@ -98,23 +98,30 @@ class Blobs:
         except IntegrityError:  # somebody else gave the same bytes their name between our two statements
             return False
 
-    def get(self, digest: str) -> Iterator[bytes]:
-        """The bytes in order, verified while they stream: `CorruptBlob` at the end if they are others; KeyError if absent."""
+    def get(self, digest: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes in order, or those of a slice, of which only the chunks that hold them are read; KeyError if absent.
+
+        The whole is verified while it streams: `CorruptBlob` at the end if it is not what its name says. A part has no digest to be
+        checked by: `CorruptBlob` says only that some of it is missing.
+        """
         with self._db.read() as tx:
             found = tx.execute(sa.select(blob.c.id, blob.c.size).where(self._named(digest))).one_or_none()
         if found is None:
             raise KeyError(digest)
+        stop = found.size if stop is None else min(stop, found.size)
+        is_whole = start == 0 and stop == found.size
         hasher = hashlib.sha256()
-        for i in range(-(-found.size // CHUNK)):
+        for i in range(start // CHUNK, -(-stop // CHUNK)):
             with self._db.read() as tx:
                 data = tx.execute(
                     sa.select(blob_chunk.c.data).where(blob_chunk.c.blob_id == found.id, blob_chunk.c.i == i)
                 ).scalar_one_or_none()
-            if data is None:
-                raise CorruptBlob(f"the blob {digest} lacks its chunk {i}")
-            hasher.update(data)
-            yield data
-        if hasher.hexdigest() != digest:
+            if data is None or len(data) != min(CHUNK, found.size - i * CHUNK):
+                raise CorruptBlob(f"the blob {digest} lacks its chunk {i}, or a part of it")
+            if is_whole:
+                hasher.update(data)
+            yield data[max(0, start - i * CHUNK) : stop - i * CHUNK]
+        if is_whole and hasher.hexdigest() != digest:
             raise CorruptBlob(f"the blob {digest} holds other bytes than its name says")
 
     def has(self, digest: str) -> bool:

@@ -28,7 +28,7 @@ from worker.verdict import Stop, Verdict, judge
 
 log = logging.getLogger(__name__)
 
-COMMANDS = {"distil": "run", "inspect": "inspect"}
+COMMANDS = {"distil": "run", "inspect": "inspect", "export": "export"}
 """The child's command for each kind of work."""
 
 RESUMED = "in/checkpoint.safetensors"

@@ -111,7 +111,7 @@ class Labels(Term):
     """The cross-entropy with the labels, of inputs that noise has moved by at most delta."""
 
     teacher = "none"
-    differentiates_input = True  # it shows the student inputs of its own, and in a rehearsal there is no student
+    reads_labels = differentiates_input = True  # it shows the student inputs of its own, and in a rehearsal there is no student
 
     def __init__(self, delta: float, *, official: bool) -> None:
         super().__init__()

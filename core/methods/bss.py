@@ -89,6 +89,7 @@ class Boundary(Term):
 
     teacher = "network"
     differentiates_input = True
+    reads_labels = True
     optimum = 0.0
 
     def __init__(self, method: BSS) -> None:

@@ -97,6 +97,7 @@ class Slope(Term):
         self.teacher_taps = tuple(pair.teacher for pair in pairs)
         self.student_taps = tuple(pair.student for pair in pairs)
         self.output, self.form = output, form
+        self.reads_labels = output == "label"
         self.ran: Form | None = None
 
     def passes(self, batch: int, classes: int) -> Passes:
