@@ -49,6 +49,7 @@ RESNET: Mapping[str, Any] = {"family": "resnet", "depth": 8}
 WRN: Mapping[str, Any] = {"family": "wrn", "depth": 10, "widen": 1}
 TAUGHT: Mapping[str, Any] = {"family": "wrn", "depth": 16, "widen": 2, "stem_stride": 2}
 DEEP: Mapping[str, Any] = {"family": "resnet", "depth": 20}
+FSP = {"name": "fsp", "epochs": 2, "connectors": True}
 ADAMW = {"name": "adamw", "lr": 1e-3}
 ALL = ("agreement", "fgsm", "parameter_noise")
 AUGMENTED = [{"name": "crop"}, {"name": "flip"}]
@@ -63,7 +64,7 @@ CASES = (
     Case("resnet, large batches, ema", RESNET, recipe={"epochs": 3, "batch_size": 512, "ema": 0.99}),
     Case("wrn, at and kd", WRN, {**TAUGHT, "stem_stride": 1}, [{"name": "at"}, {"name": "kd"}], {"epochs": 2, "batch_size": 32}),
     Case("wrn, ab", WRN, {**TAUGHT, "stem_stride": 1}, [{"name": "ab", "epochs": 1}], {"epochs": 1, "batch_size": 64}),
-    Case("wrn, fsp", {**WRN, "stem_stride": 2}, TAUGHT, [{"name": "fsp", "epochs": 2, "connectors": True}], {"epochs": 4, "batch_size": 64}),
+    Case("wrn, fsp", {**WRN, "stem_stride": 2}, TAUGHT, [FSP], {"epochs": 4, "batch_size": 64}),
     Case("convnet, bss", CONVNET, WIDE, [{"name": "bss"}, {"name": "kd"}], {"epochs": 3, "batch_size": 128}),
     Case("convnet, jacobian", CONVNET, WIDE, [{"name": "jacobian"}], {"epochs": 2, "batch_size": 64}),
     Case("convnet, wasserstein", CONVNET, WIDE, [{"name": "wasserstein", "share": 0.5}], {"epochs": 2, "batch_size": 64}),

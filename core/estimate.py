@@ -8,9 +8,9 @@ of the range: `benchmarks/estimates.py` holds both against real jobs.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from core.anatomy import Anatomy
 from core.calibrate import Calibration, Rate
@@ -19,19 +19,22 @@ from core.evaluate.boundary import Boundary
 from core.evaluate.fgsm import FGSM
 from core.evaluate.parameter_noise import ParameterNoise
 from core.graph import Node
-from core.method import Fit, Passes, Term
+from core.method import Fit, Term
 from core.optim import AdamW
 from core.plan import Plan
 from core.spec import JobSpec
 
-TIME_FACTOR = 2.0
-"""A job may take half of what is added up, or twice as much."""
+FASTER, SLOWER = 1.8, 2.5
+"""How many times less than what is added up a job may take, and how many times more: beside other work everything takes longer."""
 MEMORY_FACTOR = 1.6
 """The same of the memory that a job takes beside what every process holds."""
 _FLOAT = 4
 _VIEWS = frozenset({"flatten", "chunk", "split", "reshape", "view", "permute", "transpose", "unsqueeze", "squeeze"})
 _PRODUCTS = frozenset({"conv2d", "linear"})
 _EXPORT = 1.0
+_LIVE = 5
+"""So many values as large as the largest are held at once where nothing is kept for a backward pass: what a convolution reads and writes,
+each in its own layout too, and a shortcut."""
 _PER_STEP = 12
 """What a step of the loop costs beside its networks, in operations: weights, seeds, meters; as many again for each term."""
 
@@ -41,10 +44,6 @@ class Range(NamedTuple):
 
     low: float
     high: float
-
-    def __add__(self, other: object) -> "Range":
-        assert isinstance(other, Range)
-        return Range(self.low + other.low, self.high + other.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,8 @@ def estimate(
         for fit, rows, steps in zip(plan.fits, plan.rows, plan.per_epoch, strict=True)
     )
     rest = device.start + _EXPORT * max(1, len(spec.exports)) + _measures(plan, ours, theirs, dataset)
-    seconds = sum(fits, _around(rest))
+    parts = [*fits, _around(rest)]
+    seconds = Range(sum(part.low for part in parts), sum(part.high for part in parts))
     return Estimate(_memory(plan, spec, ours, theirs, dataset), seconds, fits)
 
 
@@ -190,18 +190,18 @@ def _memory(plan: Plan, spec: JobSpec, ours: _Network, theirs: _Network | None, 
         states = 2 if isinstance(recipe.optimizer, AdamW) else 1
         # Weights, gradients, the optimiser's state; and once more what a checkpoint freezes of them, as tensors and as bytes.
         learnt = (weights + connectors) * (2 + states) + 2 * (weights + connectors) * (1 + states) + (weights if recipe.ema else 0)
-        live = ours.kept * (1 + sum(each.student_kept for each in passes)) + 2 * ours.widest + 3 * sample
+        live = ours.kept * (1 + sum(each.student_kept for each in passes)) + _LIVE * ours.widest + 3 * sample
         if theirs and any(term.teacher != "none" for term in terms):
             taps = {tap for term in terms for tap in term.teacher_taps}
             live += _FLOAT * sum(math.prod(theirs.anatomy.taps[tap]) for tap in taps)
-            live += max(theirs.kept * sum(each.teacher_kept for each in passes), 3 * theirs.widest)
+            live += max(theirs.kept * sum(each.teacher_kept for each in passes), _LIVE * theirs.widest)
         most = max(most, learnt + recipe.batch_size * live)
     network = max([ours, *([theirs] if theirs else [])], key=lambda each: each.widest)
-    examined = 2 * weights + _together(dataset) * (3 * network.widest + 3 * sample)
+    examined = 2 * weights + _together(dataset) * (_LIVE * network.widest + 3 * sample)
     taken = max(most, examined) + (_FLOAT * theirs.anatomy.parameters if theirs else 0)
     if device.device == "cuda":
         taken += _resident(plan, dataset, device)
-    return Range(device.held + taken / MEMORY_FACTOR, device.held * 1.25 + taken * MEMORY_FACTOR)
+    return Range(0.9 * device.held + taken / MEMORY_FACTOR, 1.25 * device.held + taken * MEMORY_FACTOR)
 
 
 def _resident(plan: Plan, dataset: DatasetReport, device: Calibration) -> float:
@@ -227,7 +227,7 @@ def _awake(fit: Fit) -> Iterator[Term]:
 
 
 def _around(seconds: float) -> Range:
-    return Range(seconds / TIME_FACTOR, seconds * TIME_FACTOR)
+    return Range(seconds / FASTER, seconds * SLOWER)
 
 
 def _rate(rates: Sequence[Rate], reduction: int) -> float:
@@ -248,12 +248,13 @@ def _read(anatomy: Anatomy) -> Iterator[tuple[Node, list[Sequence[int]]]]:
         shapes.update(zip(node.gives, node.shapes, strict=True))
 
 
-def to_json(found: Sequence[Estimate]) -> Mapping[str, Any]:
-    """One estimate for people, of as many devices as may take the job: each range spans theirs."""
-    spans = [[each.peak_memory_bytes for each in found], [each.seconds for each in found]]
-    fits = list(zip(*(each.per_fit for each in found), strict=True))
-    memory, seconds, *per_fit = [[min(each.low for each in one), max(each.high for each in one)] for one in (*spans, *fits)]
-    return {"peak_memory_bytes": [round(bytes) for bytes in memory], "seconds": seconds, "per_fit": [{"seconds": each} for each in per_fit]}
+def spanning(found: Sequence[Estimate]) -> Estimate:
+    """One estimate of a job that any of several devices may take."""
+    fits = zip(*(each.per_fit for each in found), strict=True)
+    return Estimate(
+        _span([each.peak_memory_bytes for each in found]), _span([each.seconds for each in found]), tuple(_span(fit) for fit in fits)
+    )
 
 
-__all__ = ["Estimate", "Passes", "Range", "estimate", "to_json"]
+def _span(ranges: Sequence[Range]) -> Range:
+    return Range(min(each.low for each in ranges), max(each.high for each in ranges))
