@@ -27,6 +27,13 @@ _YAML = 56
 
 def error(wrong: RetortError) -> Text:
     """What is wrong, where, whose fault it is, and what to try."""
+    if isinstance(wrong, ApiError) and len(wrong.errors) > 1:
+        text = Text.assemble(("error: ", "bold red"), f"{len(wrong.errors)} things are wrong:")
+        for each in wrong.errors:
+            text.append("\n  ").append(each.pointer, "bold").append(f"{': ' if each.pointer else ''}{each.detail}")
+            if each.hint:
+                text.append("\n    try: ", "bold").append(each.hint)
+        return text
     text = Text.assemble(("error: ", "bold red"), str(wrong))
     if isinstance(wrong, ApiError):
         for each in wrong.errors:

@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     cache: int = Field(20 * GIB, ge=0, description="what the cache of blobs may hold")
     child: tuple[str, ...] = Field((sys.executable, "-I", "-m", "core"), description="the command that becomes a child")
 
+    calibrate: bool = Field(True, description="measure the device once when the worker starts, so that a dry run can foresee times")
+
     lease: float = Field(60, gt=0, description="how long a claim is valid after its last renewal")
     renew: float = Field(10, gt=0, description="between two renewals of a lease, and between two heartbeats of the worker")
     wish: float = Field(2, gt=0, description="between two looks at what the user wants")

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import Caller
 from api.deps import After, Id, Limit, Roomy, Running, Service
 from api.findings import Finding
+from api.named import ready
 from api.problems import Problem, invalid, not_found, not_kept, too_many_queued
 from api.shapes import AssetCard, Listing, StageCard, TapCard, Taps, page, when
-from api.submission import ready
 from core.networks import Extent, parse
 from db import assets, uploads
 from db.access import Tenant

@@ -1,13 +1,13 @@
 """Jobs: submit, plan without submitting, list, look at."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response, status
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 
 from api.auth import Caller
 from api.deps import After, Id, IdempotencyKey, Limit, Running, find_job
+from api.forecast import Planned, forecast
 from api.portrait import created, portrait, status_of
 from api.problems import Problem, not_found, plain_key
 from api.shapes import JobCard, Listing, page
@@ -20,13 +20,6 @@ from db.states import State
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _WAIT = {"running": "2", "queued": "10"}
-
-
-class Planned(BaseModel):
-    """What a job would do."""
-
-    valid: Literal[True] = True
-    plan: dict[str, Any]
 
 
 @router.post(
@@ -45,10 +38,11 @@ def create(
     dry_run: Annotated[bool, Query(description="plan only: nothing is queued")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
-    """The whole job is planned before it is queued: what does not fit together is refused here, with the field named."""
+    """The whole job is planned before it is queued: all that does not fit together is refused here at once, with the fields named. A dry
+    run says too how long it will take and how much memory, on the workers that live now, and how good its teacher is."""
     drafted = draft(running, caller, body)
     if dry_run:
-        return JSONResponse(Planned(plan=drafted.plan.to_json()).model_dump(mode="json"))
+        return JSONResponse(forecast(running, drafted).model_dump(mode="json"))
     job = submit(running, caller, drafted, key=plain_key(idempotency_key))
     crashpoint("api.before_reply")
     return created(running, caller, job, response)
