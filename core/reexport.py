@@ -11,6 +11,7 @@ from core.export import Facts, require
 from core.export.offer import Weights, offer
 from core.job import Party, dataset_of, digests, spec_of
 from core.runtime import Runtime
+from core.transfer_set import output_names
 from core.wire import Wire
 
 
@@ -41,7 +42,7 @@ def reexport(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire
         name=spec.name,
         family=party.family,
         normalization=party.normalization,
-        class_names=data.report.class_names,
+        class_names=output_names(data.report, (task.get("teacher") or {}).get("classes"), party.family.classes),
         range=data.report.range,
         test=task.get("test") or result.get("test") or {},
         teacher=_figures(result),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from core.data.report import Domain
+from core.data.report import UNLABELLED, Domain
 from core.data.rows import Rows
 from core.events import Event, Exported
 from core.export import Facts
@@ -66,8 +66,8 @@ def taught(facts: Facts, steps: int = 60) -> Tapped:
 def rows_of(first: int, n: int, *, classes: int = 10, labelled: bool = True) -> Rows:
     """Digits, from `first` on."""
     x, y = digits()
-    labels = y[first : first + n] % classes if labelled else np.full(n, -1)
-    return Rows.whole(x[first : first + n, ..., None], labels, classes=classes, domain=Domain(0, 1, (0.3,), (0.38,)))
+    labels = y[first : first + n] % classes if labelled else np.full(n, UNLABELLED)
+    return Rows.whole(x[first : first + n, ..., None], labels, classes=classes if labelled else 0, domain=Domain(0, 1, (0.3,), (0.38,)))
 
 
 def offered(

@@ -13,6 +13,7 @@ from core.export import Facts, Unfaithful, formats
 from core.export.trained import Trained
 from core.networks import families, parse
 from core.taps import Tapped
+from tests.core.declared import required
 from tests.core.export.making import exports_of, facts_of, offered, student_of
 
 SAFETENSORS = formats()["safetensors"]
@@ -42,7 +43,7 @@ def answers(folder: Path, facts: Facts, x: torch.Tensor, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", list(families()))
 def test_every_family_is_written_and_read_back_bit_for_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    facts = facts_of(family=parse({"family": name, "input": [1, 8, 8], "classes": 3}))
+    facts = facts_of(family=parse({"family": name, "input": [1, 8, 8], "classes": 3, **required(name, 3)}))
     student, x = student_of(facts), torch.rand(5, 1, 8, 8)
     with torch.no_grad(), student.quiet():
         assert torch.equal(answers(written(tmp_path, student, facts), facts, x, monkeypatch), student(x).logits)
