@@ -9,6 +9,7 @@ range and, of the trained student, "logits" (N, C); "y" (N,) are labels, -1 wher
 """
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -62,6 +63,8 @@ def _load(subject: Mapping[str, Any]) -> Predict:
     os.chdir(subject["folder"])
     sys.path[:] = [subject["folder"], *(place for place in sys.path if place != subject["folder"])]
     sys.modules.pop("network", None)  # the one before had a file of this name too
+    for noisy in ("torchao", "torch.utils._pytree"):  # of CUDA files that a machine without CUDA cannot load, and of torchao's age
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     space: dict[str, Any] = {}
     exec(compile(subject["lines"], subject["name"], "exec"), space)
     predict: Any = space["predict"]

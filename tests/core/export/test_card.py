@@ -156,4 +156,4 @@ def test_the_lines_that_load_it_normalise_as_the_network_does(normalization: dic
 
 def test_a_name_is_a_line_and_no_markup() -> None:
     page = card(facts_of(name="good\n# <script>alert(1)</script> | `x` [a](b)"))
-    assert page.splitlines()[7] == "# good script alert(1) /script x a (b)"
+    assert page.splitlines()[8] == "# good script alert(1) /script x a (b)"
