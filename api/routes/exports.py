@@ -7,11 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Caller
 from api.deps import Id, IdempotencyKey, Roomy, Running, Service, find_job
+from api.plain import plain
 from api.portrait import created, portrait, status_of
 from api.problems import Problem, key_reused, not_kept, plain_key, too_many_queued
 from api.shapes import ExportCard, JobCard, Listing
 from api.submission import fingerprint
-from core.spec import ExportFormat
+from core.spec import ExportFormat, JobSpec
 from db import assets, exports, life
 from db.access import Tenant
 from db.exports import Export
@@ -100,7 +101,9 @@ def _inputs(running: Service, caller: Tenant, source: Job) -> tuple[dict[str, An
             409, f"the job {source.id} left no {WEIGHTS} to export", code="not_kept", hint='clone it with "safetensors" among its `exports`'
         )
     given = source.inputs
-    task = {name: given["task"].get(name) for name in ("spec", "student", "teacher", "dataset", "baseline")}
+    task = {name: given["task"].get(name) for name in ("spec", "student", "teacher", "dataset")}
+    if epochs := (source.result or {}).get("epochs"):
+        task["baseline"] = plain(running, caller, JobSpec.model_validate(source.spec), epochs)  # it may have been trained since
     kept = {path: digest for path, digest in given["blobs"].items() if path not in _NOT_FOR_EXPORT}
     return task | {"test": (source.result or {}).get("test")}, {**kept, "in/student.safetensors": weights}
 
