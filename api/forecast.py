@@ -109,7 +109,7 @@ def _estimates(drafted: Draft, devices: Sequence[tuple[Worker, Calibration]], fo
     if not found:
         return Estimates(peak_memory_bytes=None, seconds=None, per_fit=[], worker=None, reason=why_none, basis="no calibration")
     whole, fits = spanning(found), drafted.plan.to_json()["fits"]
-    worker, device = max(devices, key=lambda each: each[1].conv[-1].flops)
+    worker, device = max(devices, key=lambda each: each[1].conv[-1].rate)
     kinds = {(each.device, each.hardware, each.threads) for _, each in devices}
     basis = (
         f"the plan's operations and bytes at the rates of {device.hardware}"

@@ -21,21 +21,24 @@ _CONVOLUTIONS = ((64, 64, 64, 16), (16, 1, 64, 32), (64, 1, 32, 16), (256, 1, 16
 """(channels, groups, batch, side of the maps): one of depth 1, then from small to large."""
 _PRODUCTS = ((64, 128), (512, 128), (2048, 128))
 """(features, batch)."""
+_BATCHES = (8, 64, 1024)
+"""Of maps of 64 KiB each: half a MiB, 4 MiB, 64 MiB."""
 _CHAIN = (2, 18)
 
 
 class Rate(NamedTuple):
-    """Floating-point operations a second of layers that sum over `reduction` products for each value they give."""
+    """What is done in a second at one size."""
 
-    reduction: int
-    flops: float
+    size: int
+    rate: float
 
 
 class Calibration(BaseModel):
     """What one device does, for a job of so many threads.
 
-    `conv` and `matmul` by rising reduction, in fp32, and under bfloat16 autocast as `conv_bf16` and `matmul_bf16` where that is faster
-    hardware (a GPU); `elements` bytes a second that a batch norm and a ReLU read and write; `copy` bytes a second of a plain copy;
+    `conv` and `matmul` are operations a second by the number of products that are summed for each value given, in fp32, and under bfloat16
+    autocast as `conv_bf16` and `matmul_bf16` on a GPU; `elements` are the bytes a second that a batch norm and a ReLU read and write, by
+    the bytes of the values: large ones fit no cache, and are new memory each time; `copy_rate` those of a plain copy;
     `operation` the seconds that each layer of a step costs however small it is, `step` those of a step beside. `start` the seconds from
     the start of a process to its first step, `held` the private bytes that it has then, on a GPU those of the GPU. `memory` the device's
     bytes.
@@ -51,7 +54,7 @@ class Calibration(BaseModel):
     matmul: tuple[Rate, ...]
     conv_bf16: tuple[Rate, ...] | None = None
     matmul_bf16: tuple[Rate, ...] | None = None
-    elements: float
+    elements: tuple[Rate, ...]
     copy_rate: float
     operation: float
     step: float
@@ -70,7 +73,7 @@ def calibrate(runtime: Runtime) -> Calibration:
     layers = {half: _rates(device, half) for half in ((False, True) if device.type == "cuda" else (False,))}
     few, many = (_seconds(_chain(depth, device), device) for depth in _CHAIN)
     operation = max(0.0, (many - few) / (2 * (_CHAIN[1] - _CHAIN[0])))  # a linear layer and a ReLU each
-    elements = _norm(device)
+    elements = tuple(_norm(device, batch) for batch in _BATCHES)
     rate = _copy(device)
     return Calibration(
         device=runtime.device,
@@ -134,12 +137,12 @@ def _chain(depth: int, device: torch.device) -> Callable[[], None]:
     return run
 
 
-def _norm(device: torch.device) -> float:
+def _norm(device: torch.device, batch: int) -> Rate:
     """Bytes a second of a batch norm and a ReLU in training."""
     layer = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU()).to(device)
-    x = torch.randn(64, 16, 32, 32, device=device).to(memory_format=torch.channels_last)
+    x = torch.randn(batch, 16, 32, 32, device=device).to(memory_format=torch.channels_last)
     # Each of the two reads and writes its values forward, and twice as many backward.
-    return 3 * 2 * 2 * x.nbytes / _seconds(_pass(layer, x, half=False), device)
+    return Rate(x.nbytes, 3 * 2 * 2 * x.nbytes / _seconds(_pass(layer, x, half=False), device))
 
 
 def _copy(device: torch.device) -> float:

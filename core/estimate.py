@@ -1,8 +1,8 @@
 """How long a planned job will take and how much memory, as ranges: its plan's operations and bytes, at the rates of a calibrated device.
 
-A layer of F operations that writes N bytes takes max(F / rate, N / elements) and at least its overhead, in a forward pass; a backward pass
-takes twice as much. A step is a forward and a backward pass of the student, a forward pass of the teacher where a term looks at it, what
-the terms compute with whole networks beside (`Term.passes`), the optimiser's walk over the parameters, and the augmentation. Epochs,
+A layer of F operations takes F / rate in a forward pass, one that only looks at N bytes N / elements, and each its overhead; a backward
+pass takes twice as much. A step is a forward and a backward pass of the student, a forward pass of the teacher where a term looks at it,
+what the terms compute with whole networks beside (`Term.passes`), the optimiser's walk over the parameters, and the augmentation. Epochs,
 validation, the measures on the test split and the exports are added up. What is left out, and what a busy machine does, is in the factor
 of the range: `benchmarks/estimates.py` holds both against real jobs.
 """
@@ -75,12 +75,15 @@ class _Network:
         if node.function in _VIEWS:
             return self.device.operation / 3
         given = sum(map(math.prod, node.shapes))
-        moved = _FLOAT * batch * (given + sum(map(math.prod, taken)))
+        size, moved = _FLOAT * batch * given, _FLOAT * batch * (given + sum(map(math.prod, taken)))
+        elements = self.device.elements
         weights = [self.anatomy.weights[name] for name in node.weights if len(self.anatomy.weights[name]) > 1]
-        seconds = moved / self.device.elements
+        seconds = moved / _rate(elements, size)
         if node.function in _PRODUCTS and weights:
             reduction = math.prod(weights[0][1:])
-            seconds = 2 * reduction * given * batch / _rate(self._rates(node.function), reduction)
+            # The rates of products were measured on small values; what large ones cost more is added.
+            seconds = max(0.0, seconds - moved / max(each.rate for each in elements))
+            seconds += 2 * reduction * given * batch / _rate(self._rates(node.function), reduction)
         return seconds + self.device.operation / 3
 
     def _rates(self, function: str) -> tuple[Rate, ...]:
@@ -92,7 +95,7 @@ class _Network:
     def _whole(self, batch: float) -> float:
         """For a report from before the calls of a network were recorded."""
         rates = self._rates("conv2d" if len(self.anatomy.input) == 3 else "linear")
-        return self.anatomy.flops * batch / rates[len(rates) // 2].flops + len(self.anatomy.taps) * self.device.operation / 3
+        return self.anatomy.flops * batch / rates[len(rates) // 2].rate + len(self.anatomy.taps) * self.device.operation / 3
 
     @property
     def kept(self) -> int:
@@ -142,7 +145,8 @@ def _step(fit: Fit, samples: float, ours: _Network, theirs: _Network | None) -> 
     walks = 10 if isinstance(recipe.optimizer, AdamW) else 6
     seconds += walks * _FLOAT * ours.anatomy.parameters / device.copy_rate + tensors * device.operation / 3
     looks = 12 if recipe.augmentation else 4
-    seconds += looks * _FLOAT * samples * math.prod(ours.anatomy.input) / device.elements
+    seen = _FLOAT * samples * math.prod(ours.anatomy.input)
+    seconds += looks * seen / _rate(device.elements, seen)
     return seconds + device.step + _PER_STEP * (1 + len(terms)) * device.operation
 
 
@@ -152,8 +156,9 @@ def _own(term: Term, batch: float, ours: _Network, theirs: _Network | None) -> f
     shapes += [theirs.anatomy.taps[tap] for tap in term.teacher_taps] if theirs else []
     places = max((math.prod(shape[1:]) for shape in shapes if len(shape) == 3), default=1)
     learnt = sum(parameter.numel() for parameter in term.parameters())
-    seconds = 6 * _FLOAT * batch * sum(map(math.prod, shapes)) / ours.device.elements
-    return seconds + 6 * learnt * places * batch / ours.device.conv[len(ours.device.conv) // 2].flops
+    shown = _FLOAT * batch * sum(map(math.prod, shapes))
+    seconds = 6 * shown / _rate(ours.device.elements, shown)
+    return seconds + 6 * learnt * places * batch / ours.device.conv[len(ours.device.conv) // 2].rate
 
 
 def _examine(ours: _Network, theirs: _Network | None, rows: int, dataset: DatasetReport) -> float:
@@ -197,8 +202,9 @@ def _memory(plan: Plan, spec: JobSpec, ours: _Network, theirs: _Network | None, 
             live += max(theirs.kept * sum(each.teacher_kept for each in passes), _LIVE * theirs.widest)
         most = max(most, learnt + recipe.batch_size * live)
     network = max([ours, *([theirs] if theirs else [])], key=lambda each: each.widest)
-    examined = 2 * weights + _together(dataset) * (_LIVE * network.widest + 3 * sample)
-    taken = max(most, examined) + (_FLOAT * theirs.anatomy.parameters if theirs else 0)
+    examined = min(_together(dataset), dataset.counts["test"]) * (_LIVE * network.widest + 3 * sample)
+    # Their sum: what a phase has used lies about in pieces, and the next one finds little of it whole.
+    taken = most + examined + (_FLOAT * theirs.anatomy.parameters if theirs else 0)
     if device.device == "cuda":
         taken += _resident(plan, dataset, device)
     return Range(0.9 * device.held + taken / MEMORY_FACTOR, 1.25 * device.held + taken * MEMORY_FACTOR)
@@ -230,14 +236,14 @@ def _around(seconds: float) -> Range:
     return Range(seconds / FASTER, seconds * SLOWER)
 
 
-def _rate(rates: Sequence[Rate], reduction: int) -> float:
-    """The rate of a layer, between the two measured ones that are nearest: a line of logarithms."""
-    below = max((each for each in rates if each.reduction <= reduction), key=lambda each: each.reduction, default=rates[0])
-    above = min((each for each in rates if each.reduction >= reduction), key=lambda each: each.reduction, default=rates[-1])
-    if above.reduction == below.reduction:
-        return below.flops
-    share = math.log(reduction / below.reduction) / math.log(above.reduction / below.reduction)
-    return float(below.flops ** (1 - share) * above.flops**share)
+def _rate(rates: Sequence[Rate], size: float) -> float:
+    """The rate at a size, between the two measured ones that are nearest: a line of logarithms."""
+    below = max((each for each in rates if each.size <= size), default=rates[0])
+    above = min((each for each in rates if each.size >= size), default=rates[-1])
+    if above.size == below.size:
+        return below.rate
+    share = math.log(size / below.size) / math.log(above.size / below.size)
+    return float(below.rate ** (1 - share) * above.rate**share)
 
 
 def _read(anatomy: Anatomy) -> Iterator[tuple[Node, list[Sequence[int]]]]:

@@ -19,8 +19,8 @@ from tests.api.test_generations import finish, submit
 pytestmark = ONE_DATABASE
 
 SLOW = Calibration(
-    device="cpu", hardware="a slow one", threads=2, torch="2", conv=[(9, 1e9), (576, 1e9)], matmul=[(64, 1e9), (512, 1e9)], elements=1e9,
-    copy_rate=1e9, operation=1e-5, step=1e-4, start=2.0, held=200_000_000, memory=8 << 30,
+    device="cpu", hardware="a slow one", threads=2, torch="2", conv=[(9, 1e9), (576, 1e9)], matmul=[(64, 1e9), (512, 1e9)],
+    elements=[(1 << 20, 1e9)], copy_rate=1e9, operation=1e-5, step=1e-4, start=2.0, held=200_000_000, memory=8 << 30,
 )  # fmt: skip
 FAST = SLOW.model_copy(update={"hardware": "a fast one", "conv": ((9, 1e10), (576, 1e10)), "operation": 1e-6, "start": 1.0})
 
