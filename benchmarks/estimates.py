@@ -163,8 +163,8 @@ def _beside(foreseen: tuple[float, float], measured: float) -> dict[str, Any]:
 
 
 def _run(training: Training, threads: int) -> tuple[float, float, int]:
-    """Seconds of a job from the start of its process to its end, those of a processor that it was given, and the most private memory that it
-    was seen to hold, in bytes."""
+    """Seconds of a job from the start of its process to its end, those of a processor that it was given, and the most private memory that
+    it was seen to hold, in bytes."""
     folder = training.prepare()
     began, before = time.monotonic(), _given()
     with (folder / "child.log").open("ab") as log:
