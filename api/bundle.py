@@ -14,20 +14,26 @@ from db.blobs import Blobs
 from db.session import Database
 
 SUMS = "SHA256SUMS"
+DOCUMENTS = "card"
+"""The format of the model card and what belongs to it, which each job writes of all formats that are there by then."""
 _REMEMBERED = 10_000
 _crcs: dict[tuple[str, str], int] = {}
 """The CRC-32 of what was read once, by tenant and digest: a zip wants it, and the bytes of a digest never change."""
 
 
 def layout(artifacts: Sequence[Artifact]) -> dict[str, str]:
-    """The path of each file in the bundle, by the artifact's id: its name, where no file before it has that; safetensors come first.
+    """The path of each file in the bundle, by the artifact's id. It is its name; where another file has that, it lies in a folder named
+    after its format, unless it is the same file.
 
-    A file whose name is taken lies in a folder named after its format, unless it is the same file. The sums that a format wrote of its
-    own files have no path: the bundle has its own, of all.
+    Of the documents those of the last job stand, which know all formats; older ones have no path. Nor have checksums of some files: the
+    bundle has its own, of all.
     """
     placed: dict[str, str] = {}
     paths: dict[str, str] = {}
-    for artifact in sorted(artifacts, key=lambda each: each.format != "safetensors"):
+    documents = [each for each in artifacts if each.format == DOCUMENTS]
+    last = max((each.job for each in documents), default="")
+    files = sorted((each for each in artifacts if each.format != DOCUMENTS), key=lambda each: each.format != "safetensors")
+    for artifact in [*(each for each in documents if each.job == last), *files]:
         name = _harmless(artifact.name)
         if name == SUMS:
             continue

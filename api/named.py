@@ -8,7 +8,7 @@ from api.deps import Service
 from api.findings import Finding
 from api.problems import Problem, invalid
 from core.anatomy import Anatomy
-from db import assets, jobs
+from db import assets, jobs, uploads
 from db.access import Tenant
 from db.assets import Asset
 from db.life import Job
@@ -107,7 +107,7 @@ def initial_weights(running: Service, tenant: Tenant, id: str, student: Anatomy 
                 [Finding(where, "invalid_input", f"the artifact {id} is {artifact.name}, no weights", f"the {WEIGHTS} of its job")]
             )
         return initial_weights(running, tenant, artifact.job, student)
-    upload = assets.get_upload(running.database, tenant, id)
+    upload = uploads.get_upload(running.database, tenant, id)
     if upload is None:
         raise invalid([Finding(where, "not_found", f"there is no upload {id}")])
     if upload.status != "completed":

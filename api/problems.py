@@ -67,7 +67,9 @@ class ProblemBody(BaseModel):
 
 
 class Problem(Exception):
-    """An answer that is an error; `more` holds further members of the body, such as `current_status`."""
+    """An answer that is an error; `more` holds further members of the body, such as `current_status`. A `type` of its own has what a
+    standard names.
+    """
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class Problem(Exception):
         *,
         code: str = "",
         hint: str = "",
+        type: str = "",
         errors: Sequence[Finding] = (),
         headers: Mapping[str, str] | None = None,
         retryable: bool | None = None,
@@ -86,6 +89,7 @@ class Problem(Exception):
         self.detail = detail
         self.code = code or TITLES[status][0]
         self.hint = hint
+        self.type = type or f"urn:retort:problem:{self.code}"
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
         self.retryable = status in RETRYABLE if retryable is None else retryable
@@ -210,7 +214,7 @@ def storage_full(what: str) -> Problem:
 def response(problem: Problem, *, instance: str, request_id: str) -> JSONResponse:
     """The problem as it goes over the wire."""
     body = ProblemBody(
-        type=f"urn:retort:problem:{problem.code}",
+        type=problem.type,
         title=TITLES[problem.status][1],
         status=problem.status,
         detail=problem.detail,

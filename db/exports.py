@@ -30,7 +30,7 @@ class Export:
 def list_exports(db: Database, tenant: Tenant, source: Job) -> list[Export]:
     """Every format that was asked for of the student of `source`, in that order; of several tries the one that is ready, else the last."""
     with db.read() as tx:
-        return list(_exports(tx, tenant, source).values())
+        return list(_exports(tx, _tried(tx, tenant, source)).values())
 
 
 def create_export(
@@ -40,18 +40,22 @@ def create_export(
     """The job of the `cpu` queue that makes what is missing of `formats`, and True; where nothing is, the job that makes or made the last
     of them, and False. A format that was rejected may be asked for again.
 
-    `task` and `blobs` are as `insert_job` takes them. `TooManyQueued` if `max_queued` jobs wait, KeyError for a blob that is not kept.
+    `task` is its job.json but for its kind, its formats and the `result` of `source`, in which `exports` is what came of every format so
+    far; `blobs` is {path: digest}. `TooManyQueued` if `max_queued` jobs wait, KeyError for a blob that is not kept.
     """
     with db.begin() as tx:
         lock_tenant(tx, tenant)
         if idempotency and (known := remembered(tx, tenant, *idempotency)):
             return _one(tx, tenant, known), False
-        there = {name: export for name, export in _exports(tx, tenant, source).items() if export.status != "rejected"}
+        tried = _tried(tx, tenant, source)
+        there = {name: export for name, export in _exports(tx, tried).items() if export.status != "rejected"}
         missing = [name for name in formats if name not in there]
         if missing:
             refuse_above(tx, tenant, max_queued)
             spec = {"job": source.id, "formats": missing}
-            inputs = {"task": {"kind": "export", "formats": missing, **task}, "blobs": dict(blobs)}
+            said = {name: told for each in tried for name, told in _said(each).items()}
+            result = {**(source.result or {}), "exports": list(said.values())}
+            inputs = {"task": {**task, "kind": "export", "formats": missing, "result": result}, "blobs": dict(blobs)}
             found = insert_job(
                 tx, tenant, kind="export", name=source.name, spec=spec, spec_sha=source.id, inputs=inputs, queue="cpu", priority=1,
                 parent=source.id, metadata={},
@@ -68,10 +72,14 @@ def exporting(tenant: Tenant, id: str) -> sa.Select[tuple[str]]:
     return sa.select(job.c.id).where(job.c.tenant_id == tenant.id, job.c.spec_sha == id, job.c.kind == "export")
 
 
-def _exports(tx: Connection, tenant: Tenant, source: Job) -> dict[str, Export]:
+def _tried(tx: Connection, tenant: Tenant, source: Job) -> list[Job]:
+    """The jobs that wrote this student down, or were to, the oldest first."""
     rows = tx.execute(jobs.where(job.c.tenant_id == tenant.id, job.c.id.in_(exporting(tenant, source.id))).order_by(job.c.id)).mappings()
-    tried = [source, *(job_of(row) for row in rows)]
-    columns = sa.select(artifact.c.job_id, artifact.c.format, artifact.c.facts).where(artifact.c.tenant_id == tenant.id)
+    return [source, *(job_of(row) for row in rows)]
+
+
+def _exports(tx: Connection, tried: Sequence[Job]) -> dict[str, Export]:
+    columns = sa.select(artifact.c.job_id, artifact.c.format, artifact.c.facts)
     offered: dict[str, dict[str, Any]] = {}
     for row in tx.execute(columns.where(artifact.c.job_id.in_([each.id for each in tried]))):
         offered.setdefault(row.job_id, {})[row.format] = row.facts
@@ -85,17 +93,22 @@ def _exports(tx: Connection, tenant: Tenant, source: Job) -> dict[str, Export]:
 
 def _made(tried: Job, offered: Mapping[str, Mapping[str, Any]]) -> Iterator[Export]:
     """What one job made of what it was to make: what is offered has artifacts; of the rest the job, or its end, says why not."""
-    said = {each["format"]: each for each in (tried.result or {}).get("exports") or ()}
-    asked = tried.spec.get("formats" if tried.kind == "export" else "exports") or ()
-    for format in dict.fromkeys([*asked, *said, *offered]):
-        facts = (said.get(format) or {}).get("facts") or offered.get(format) or {}
+    said = _said(tried)
+    for format in tried.spec.get("formats" if tried.kind == "export" else "exports") or ():
+        told = said.get(format, {})
+        facts = told.get("facts") or offered.get(format) or {}
         if format in offered:
             yield Export(format=format, job=tried.id, status="ready", reason=None, facts=facts)
         elif tried.state not in TERMINAL:
             yield Export(format=format, job=tried.id, status="processing", reason=None, facts=facts)
         else:
-            reason = (said.get(format) or {}).get("refused") or (tried.problem or {}).get("reason") or f"the job {tried.state}"
+            reason = told.get("refused") or (tried.problem or {}).get("reason") or f"the job is {tried.state}, without it"
             yield Export(format=format, job=tried.id, status="rejected", reason=str(reason), facts=facts)
+
+
+def _said(tried: Job) -> dict[str, dict[str, Any]]:
+    """What a job said of each format in the end: {"format", "refused", "facts"}."""
+    return {each["format"]: each for each in (tried.result or {}).get("exports") or ()}
 
 
 def _one(tx: Connection, tenant: Tenant, id: str) -> Job:

@@ -31,7 +31,7 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 def build(settings: Settings) -> Celery:
     """The application of this process, ready for `worker_main`. One a process: Celery's signals are global."""
-    database = connect(settings.database_url)
+    database = connect(settings.database_url, directory=settings.blobs)
     means = Means(
         settings=settings,
         database=database,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from celery import Celery
 
 from db import garbage, life, wake, workers
-from db.blobs import has_room, sweep
+from db.blobs import has_room
 from db.crashpoint import crashpoint
 from db.session import Unavailable
 from worker.calibrate import Calibrator
@@ -123,7 +123,7 @@ class Maintainer:
             "uploads that expired": garbage.expire_uploads(database),
             "jobs' checkpoints": garbage.forget_finished(database, older=self._means.settings.checkpoints_kept),
             "blobs that nothing names": garbage.collect(database, older=_ABANDONED),
-            "blobs that nobody finished": sweep(database, older=_ABANDONED),
+            "blobs that nobody finished": garbage.sweep(database, older=_ABANDONED),
         }
         if any(found.values()):
             log.info("swept %s", ", ".join(f"{n} {what}" for what, n in found.items() if n))

@@ -19,11 +19,6 @@ from db.life import Job
 
 router = APIRouter(prefix="/v1", tags=["artifacts"])
 
-_WARNINGS = {
-    "torch_export": "loading a .pt2 file unpickles, which can run code: load only one that you made yourself or whose sha256 you trust"
-}
-"""What to know before a file of a format is opened."""
-
 
 def card(artifact: Artifact, path: str | None) -> ArtifactCard:
     """An artifact, as the API tells it."""
@@ -38,7 +33,7 @@ def card(artifact: Artifact, path: str | None) -> ArtifactCard:
         facts=dict(artifact.facts),
         created_at=when(artifact.created_at),
         content=f"/v1/artifacts/{artifact.id}/content",
-        warning=_WARNINGS.get(artifact.format),
+        warning=artifact.facts.get("warning"),
     )
 
 

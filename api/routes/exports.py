@@ -99,10 +99,10 @@ def _inputs(running: Service, caller: Tenant, source: Job) -> tuple[dict[str, An
         raise Problem(
             409, f"the job {source.id} left no {WEIGHTS} to export", code="not_kept", hint='clone it with "safetensors" among its `exports`'
         )
-    given, result = source.inputs, source.result or {}
+    given = source.inputs
     task = {name: given["task"].get(name) for name in ("spec", "student", "teacher", "dataset", "baseline")}
     kept = {path: digest for path, digest in given["blobs"].items() if path not in _NOT_FOR_EXPORT}
-    return {**task, "test": result.get("test") or {}, "result": result}, {**kept, "in/student.safetensors": weights}
+    return task | {"test": (source.result or {}).get("test")}, {**kept, "in/student.safetensors": weights}
 
 
 def _named(gone: KeyError, blobs: dict[str, str]) -> Problem:

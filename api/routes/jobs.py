@@ -8,8 +8,8 @@ from fastapi.responses import JSONResponse
 from api.auth import Caller
 from api.deps import After, Id, IdempotencyKey, Limit, Running, find_job
 from api.forecast import Planned, forecast
-from api.portrait import created, portrait
-from api.problems import not_found, plain_key
+from api.portrait import created, portrait, status_of
+from api.problems import Problem, not_found, plain_key
 from api.shapes import JobCard, Listing, page
 from api.submission import draft, submit
 from core.spec import JobSpec, baseline, identity
@@ -78,7 +78,16 @@ def make_baseline(running: Running, caller: Caller, id: Id, response: Response) 
     if job.kind != "distil":
         raise not_found("job", id)
     spec = JobSpec.model_validate(job.spec)
-    plain = baseline(spec, draft(running, caller, spec).plan.epochs)
+    drafted = draft(running, caller, spec)
+    if not drafted.task["dataset"].get("labelled", True):
+        raise Problem(
+            409,
+            f"the job {id} has no baseline: its dataset has no labels, and without a teacher there is nothing to learn from",
+            code="not_applicable",
+            hint="its agreement with the teacher is in its result",
+            more={"current_status": status_of(job)},
+        )
+    plain = baseline(spec, drafted.plan.epochs)
     existing = jobs.find_by_spec(running.database, caller, identity(plain))
     if existing is not None and set(plain.measures) <= set(JobSpec.model_validate(existing.spec).measures):
         response.status_code = status.HTTP_200_OK

@@ -70,12 +70,14 @@ def test_curl_takes_a_download_up_where_it_broke_off(http: httpx.Client, user: U
     assert (tmp_path / "file").read_bytes() == DATA
 
 
-def test_a_file_that_is_dangerous_to_open_says_so(http: httpx.Client, user: User, submitted: dict[str, Any], database: Database) -> None:
-    files = {("safetensors", "model.safetensors"): b"weights", ("torch_export", "model.pt2"): b"pickle"}
-    finished(database, user, submitted["id"], files)
-    warnings = {each["name"]: each["warning"] for each in http.get(f"/v1/jobs/{submitted['id']}/artifacts").json()["data"]}
-    assert warnings["model.safetensors"] is None
-    assert "unpickles" in warnings["model.pt2"]
+def test_a_file_that_is_dangerous_to_open_says_so(
+    http: httpx.Client, user: User, submitted: dict[str, Any], database: Database, artifact: dict[str, Any]
+) -> None:
+    assert artifact["warning"] is None
+    job = http.post(f"/v1/jobs/{submitted['id']}/clone").json()["id"]
+    finished(database, user, job, {("torch_export", "model.pt2"): b"pickle"}, facts={"warning": "loading it unpickles"})
+    [card] = http.get(f"/v1/jobs/{job}/artifacts").json()["data"]
+    assert card["warning"] == "loading it unpickles"
 
 
 def test_damaged_bytes_never_arrive_whole(http: httpx.Client, artifact: dict[str, Any], database: Database) -> None:

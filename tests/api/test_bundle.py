@@ -2,6 +2,8 @@
 
 import io
 import subprocess
+import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,10 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
+from api.bundle import bundle
+from db import assets
 from db.session import Database
-from tests.api.lab import Lab, User, finished
+from tests.api.lab import ONE_DATABASE, Lab, User, finished
 
 CARD, LARGE = b"# a card\n", bytes(range(256)) * 8192 + b"and some more"
 FILES = {
@@ -38,7 +42,7 @@ def test_other_programs_unpack_it_and_find_every_file_whole(http: httpx.Client, 
     assert answer.headers["Content-Type"] == "application/zip"
     assert f'filename="{job}.zip"' in answer.headers["Content-Disposition"]
     (tmp_path / "all.zip").write_bytes(answer.content)
-    subprocess.run(["unzip", "-q", "all.zip", "-d", "all"], cwd=tmp_path, check=True)
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", "all.zip", "all"], cwd=tmp_path, check=True)
     unpacked = {
         path.relative_to(tmp_path / "all").as_posix(): path.read_bytes() for path in (tmp_path / "all").rglob("*") if path.is_file()
     }
@@ -128,3 +132,18 @@ def test_the_same_files_have_the_same_tag_and_others_another(
     assert tag_of(FILES) == tag
     assert tag_of({**FILES, ("onnx", "model.onnx"): b"GRAPH"}) != tag
     assert tag_of({name: content for name, content in FILES.items() if name != ("onnx", "model.onnx")}) != tag
+
+
+@ONE_DATABASE
+def test_it_is_made_in_a_few_mebibytes_of_memory(http: httpx.Client, user: User, submitted: dict[str, Any], database: Database) -> None:
+    large = 48 << 20
+    finished(database, user, submitted["id"], {("safetensors", "model.safetensors"): bytes(large)})
+    made = bundle(database, user.tenant, assets.list_artifacts(database, user.tenant, submitted["id"]), name="all")
+    tracemalloc.start()
+    try:
+        came = sum(map(len, made.read(0, made.size)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert came == made.size > large
+    assert peak < 8 << 20

@@ -38,7 +38,7 @@ def listed(http: httpx.Client, id: str) -> dict[str, tuple[str, str | None]]:
 
 
 def test_an_export_is_a_job_of_the_cpu_queue_that_has_all_it_needs(
-    ask: Callable[..., httpx.Response], http: httpx.Client, user: User, student: str, database: Database, lab: Lab
+    ask: Callable[..., httpx.Response], http: httpx.Client, user: User, student: str, database: Database
 ) -> None:
     answer = ask("onnx", "int8")
     assert answer.status_code == 202
@@ -58,10 +58,14 @@ def test_an_export_is_a_job_of_the_cpu_queue_that_has_all_it_needs(
         "in/teacher.safetensors": given["in/teacher.safetensors"],
     }
     task = row.inputs["task"]
-    assert (task["kind"], task["formats"], task["test"], task["result"]) == ("export", ["onnx", "int8"], RESULT["test"], RESULT)
+    assert (task["kind"], task["formats"], task["test"], task["result"]) == (
+        "export",
+        ["onnx", "int8"],
+        RESULT["test"],
+        RESULT | {"exports": []},
+    )
     for name in ("spec", "student", "teacher", "dataset"):
         assert task[name] == source.inputs["task"][name]
-    assert task["spec"]["student"]["architecture"] == lab.student
 
 
 def test_its_files_stand_with_the_students_and_in_the_bundle(
@@ -85,6 +89,24 @@ def test_its_files_stand_with_the_students_and_in_the_bundle(
     }  # fmt: skip
     stale = http.get(f"/v1/jobs/{student}/bundle", headers={"Range": "bytes=10-", "If-Range": before})
     assert (stale.status_code, stale.content) == (200, whole.content)
+
+
+def test_the_documents_of_the_last_job_stand_in_the_bundle(
+    ask: Callable[..., httpx.Response], http: httpx.Client, user: User, student: str, database: Database
+) -> None:
+    for format, card in (("onnx", b"# knows one\n"), ("int8", b"# knows both\n")):
+        job = ask(format).json()["id"]
+        finished(
+            database, user, job, {(format, f"model.{format}"): b"graph", ("card", "README.md"): card, ("card", "SHA256SUMS"): b"some\n"}
+        )
+    read = zipfile.ZipFile(io.BytesIO(http.get(f"/v1/jobs/{student}/bundle").content))
+    assert set(read.namelist()) == {
+        "README.md", "safetensors/README.md", "model.safetensors", "model.onnx", "model.int8", "SHA256SUMS",
+    }  # fmt: skip
+    assert read.read("README.md") == b"# knows both\n"
+    made = http.get(f"/v1/jobs/{student}/artifacts").json()["data"]
+    assert sorted(str(each["path"]) for each in made if each["format"] == "card") == ["None", "None", "None", "README.md"]
+    assert listed(http, student).keys() == {"safetensors", "onnx", "int8"}
 
 
 def test_a_format_that_is_there_or_on_its_way_is_not_made_again(
@@ -123,6 +145,9 @@ def test_a_format_that_differs_from_the_student_is_told_with_the_reason_and_may_
     assert (told["onnx"]["status"], told["onnx"]["facts"], told["onnx"]["job"]) == ("ready", {"n": 1}, job)
     again = ask("int8")
     assert again.status_code == 202
+    row = jobs.get_job(database, user.tenant, again.json()["id"])
+    assert row is not None
+    assert row.inputs["task"]["result"]["exports"] == sorted(said, key=lambda each: each["format"] != "int8")  # for the model card
     assert listed(http, student)["int8"] == ("processing", None)
 
 
