@@ -135,7 +135,7 @@ def _score(drafted: Draft) -> dict[str, Any] | None:
     if drafted.score is not None:
         return dict(drafted.score.values)
     if drafted.teacher.job is not None:
-        return {"reason": f"not evaluated: the job {drafted.teacher.job.id} was tested on other data"}
+        return {"reason": f"not evaluated: the job {drafted.teacher.job.id} measured no accuracy on this dataset"}
     return {"reason": f"not evaluated: POST /v1/teachers/{drafted.spec.teacher}/evaluate"}
 
 
