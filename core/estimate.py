@@ -31,7 +31,10 @@ MEMORY_FACTOR = 1.6
 _FLOAT = 4
 _VIEWS = frozenset({"flatten", "chunk", "split", "reshape", "view", "permute", "transpose", "unsqueeze", "squeeze"})
 _PRODUCTS = frozenset({"conv2d", "linear"})
-_EXPORT = 1.0
+_WRITTEN = 4.0
+"""Seconds that a format takes which another library writes; one that is plain tensors takes a quarter."""
+_TIMED = (1, 32)
+"""The batches at which the files of an export, and the teacher beside them, are timed."""
 _LIVE = 5
 """So many values as large as the largest are held at once where nothing is kept for a backward pass: what a convolution reads and writes,
 each in its own layout too, and a shortcut."""
@@ -120,7 +123,7 @@ def estimate(
         _around(fit.recipe.epochs * (steps * _step(fit, rows / steps, ours, theirs) + _examine(ours, None, held, dataset)))
         for fit, rows, steps in zip(plan.fits, plan.rows, plan.per_epoch, strict=True)
     )
-    rest = device.start + _EXPORT * max(1, len(spec.exports)) + _measures(plan, ours, theirs, dataset)
+    rest = device.start + _measures(plan, ours, theirs, dataset) + _exports(spec, ours, theirs)
     parts = [*fits, _around(rest)]
     seconds = Range(sum(part.low for part in parts), sum(part.high for part in parts))
     return Estimate(_memory(plan, spec, ours, theirs, dataset), seconds, fits)
@@ -182,6 +185,14 @@ def _measures(plan: Plan, ours: _Network, theirs: _Network | None, dataset: Data
             case Boundary() as boundary:
                 seconds += 2 * both * min(1.0, boundary.samples / max(1, rows)) * 3 * 10
     return seconds
+
+
+def _exports(spec: JobSpec, ours: _Network, theirs: _Network | None) -> float:
+    """Seconds of writing every format, and of a fresh process that loads and times each and the teacher: 110 passes or 2 s, at least 10."""
+    written = sum(_WRITTEN / 4 if form == "safetensors" else _WRITTEN for form in spec.exports)
+    timed = [*[ours] * len(spec.exports), *([theirs] if theirs else [])]
+    passes = [each.forward(batch) for each in timed for batch in _TIMED]
+    return written + ours.device.start + sum(max(10 * one, min(2.0, 110 * one)) for one in passes)
 
 
 def _memory(plan: Plan, spec: JobSpec, ours: _Network, theirs: _Network | None, dataset: DatasetReport) -> Range:
