@@ -14,6 +14,7 @@ from api.findings import Finding, findings
 from api.problems import Problem, invalid, key_reused, not_kept, too_many_queued
 from core.anatomy import Anatomy
 from core.data.report import DatasetReport
+from core.frozen import FAMILY
 from core.plan import Plan, plan
 from core.spec import DatasetRef, JobSpec, identity
 from db import assets, life
@@ -48,7 +49,7 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
     other = ready(running, tenant, "dataset", ref.id, "/teacher_dataset/id") if ref else None
     weights = spec.student.weights
     blobs = {
-        "in/teacher.safetensors": teacher.blob if teacher else None,
+        teacher_path(teacher): teacher.blob if teacher else None,
         "in/dataset.safetensors": dataset.blob,
         "in/teacher_dataset.safetensors": other.blob if other else None,
         "in/student.safetensors": _weights(running, tenant, weights) if isinstance(weights, str) else None,
@@ -56,8 +57,8 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
     task = {
         "kind": "distil",
         "spec": spec.model_dump(mode="json"),
-        "teacher": {**_network(teacher), "classes": teacher.request.get("labels")} if teacher else None,
-        "student": _network(student),
+        "teacher": network(teacher) if teacher else None,
+        "student": network(student),
         "dataset": _report(dataset),
         "teacher_dataset": _report(other) if other else None,
     }
@@ -185,8 +186,16 @@ def _weights(running: Service, tenant: Tenant, id: str) -> str:
     return upload.sha256
 
 
-def _network(asset: Asset) -> dict[str, Any]:
-    return {"architecture": asset.request["architecture"], "normalization": asset.request.get("normalization")}
+def network(asset: Asset) -> dict[str, Any]:
+    """What a child is told of a network: what it is, how its inputs are normalised and, of a teacher, what its outputs are called."""
+    described = {"architecture": asset.request["architecture"], "normalization": asset.request.get("normalization")}
+    return {**described, "classes": asset.request.get("labels")} if asset.kind == "teacher" else described
+
+
+def teacher_path(teacher: Asset | None) -> str:
+    """Where a job folder has the teacher: weights of a family, or a whole model."""
+    is_whole = teacher is not None and teacher.request["architecture"].get("family") == FAMILY
+    return "in/teacher.onnx" if is_whole else "in/teacher.safetensors"
 
 
 def anatomy(asset: Asset) -> Anatomy:

@@ -14,6 +14,7 @@ from core.data.split import aside, taken
 from core.errors import Refused
 from core.method import Fit, Lesson, Surgery, Weighted
 from core.optim import Clock, Recipe
+from core.outputs import answering, other_classes
 from core.random import key_of
 from core.rehearse import rehearse
 from core.spec import NEEDS_TEACHER, DatasetRef, JobSpec, Wanted, name_of
@@ -28,7 +29,8 @@ class Plan:
 
     `fits` have whole recipes, the last is the training itself. `rows` are the training samples of each fit, `per_epoch`
     its optimiser steps in one epoch. `same_classes` says that the teacher's logits are of the student's classes, as far as
-    counts and names tell. `warnings` are for the person who asked.
+    counts and names tell; `outputs` are those of the teacher's outputs that answer for the dataset's classes, None for output k for class
+    k. `is_frozen` says that the teacher can only be asked for its logits. `warnings` are for the person who asked.
     """
 
     surgeries: tuple[Surgery, ...]
@@ -38,6 +40,8 @@ class Plan:
     same_classes: bool
     evaluate: tuple[Wanted, ...]
     warnings: tuple[str, ...] = ()
+    outputs: tuple[int, ...] | None = None
+    is_frozen: bool = False
 
     @property
     def epochs(self) -> int:
@@ -102,11 +106,19 @@ def plan(
     Pure: the same arguments make the same plan, initial weights of connectors included, and torch's generators are left as they were. Under
     `torch.device("meta")` no connector takes memory.
     """
-    _same_order(teacher_labels, dataset)
-    other_classes = _other_classes(teacher_labels, dataset)
-    same_classes = teacher is not None and teacher.classes == student.classes and other_classes is None
+    outputs, named = _outputs(spec, teacher, dataset, teacher_labels)
+    other = None if named else other_classes(dataset.class_names, teacher_labels)
+    whole = teacher
+    if teacher is not None and outputs is not None:
+        teacher = teacher.model_copy(update={"classes": len(outputs)})  # its weights stay those of all its outputs
+    same_classes = teacher is not None and teacher.classes == student.classes and other is None
     _fits_together(spec, teacher, student, dataset, same_classes=same_classes)
-    lesson, surgeons = _lesson(spec, teacher, student, other_classes)
+    _frozen(spec, teacher)
+    lesson, surgeons = _lesson(spec, teacher, student, other)
+    if outputs is not None and lesson.keeps_outputs:
+        reason = "a method takes the weights of the teacher's output k for those of the student's, and the outputs are in another order"
+        hint = 'order the classes of the dataset by "class_names" as the teacher\'s labels; or the method transfer, which takes a new head'
+        raise Refused("/methods", reason, hint=hint)
     task = Weighted(CrossEntropy(spec.recipe.label_smoothing), spec.recipe.task_weight)
     train = Fit({"task": task, **lesson.train}, Recipe())
     fits = tuple(replace(fit, recipe=fit.recipe.over(spec.recipe, lr=fit.lr), lr=None) for fit in (*lesson.transfer, train))
@@ -125,7 +137,9 @@ def plan(
         seed=spec.seed,
         same_classes=same_classes,
         evaluate=spec.measures,
-        warnings=(*lesson.warnings, *_in_vain(spec, lesson)),
+        warnings=(*lesson.warnings, *_in_vain(spec, lesson), *_mended(outputs, whole, dataset)),
+        outputs=outputs,
+        is_frozen=teacher is not None and teacher.frozen,
     )
 
 
@@ -190,54 +204,60 @@ def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dat
             raise Refused(f"/evaluate/{ordinal}", f"{name} needs a teacher with the student's classes", hint=f"leave {name} out")
 
 
-def _same_order(labels: Sequence[str] | None, dataset: DatasetReport) -> None:
-    """Refuse a teacher of the dataset's own classes in another order: every comparison with it would be wrong, and look well."""
-    names = dataset.class_names
-    if labels is None or tuple(labels) == names or sorted(labels) != sorted(names):
-        return
-    k = next(k for k, (label, name) in enumerate(zip(labels, names, strict=True)) if label != name)
-    raise Refused(
-        "/teacher",
-        f"the teacher's labels are the dataset's classes in another order: output {k} is {labels[k]!r} there and {names[k]!r} here",
-        hint='order the classes of the dataset by "class_names"',
+def _outputs(
+    spec: JobSpec, teacher: Anatomy | None, dataset: DatasetReport, labels: Sequence[str] | None
+) -> tuple[tuple[int, ...] | None, bool]:
+    """What `answering` finds, and whether names or the spec's own map tell that these are the dataset's classes."""
+    if teacher is None:
+        if spec.label_map is not None:
+            raise Refused("/label_map", "there is no teacher whose outputs it could name", hint="name a teacher, or leave label_map out")
+        return None, False
+    outputs = answering(dataset.class_names, labels, teacher.classes, spec.label_map, where="/label_map")
+    return outputs, outputs is not None or spec.label_map is not None
+
+
+def _mended(outputs: tuple[int, ...] | None, teacher: Anatomy | None, dataset: DatasetReport) -> list[str]:
+    """What a person should know of a teacher whose outputs are put into the dataset's order."""
+    if outputs is None or teacher is None:
+        return []
+    k = next((k for k, output in enumerate(outputs) if k != output), 0)
+    found = (
+        f"the teacher's logits are put into the order of the dataset's classes: for {dataset.class_names[k]!r} answers output {outputs[k]}"
     )
+    left = teacher.classes - len(outputs)
+    return [f"{found}; {left} of its {teacher.classes} outputs answer for none and are left out of every softmax" if left else found]
 
 
-def _other_classes(labels: Sequence[str] | None, dataset: DatasetReport) -> str | None:
-    """What tells that the teacher's outputs are not the dataset's classes, None where nothing does.
-
-    They are where the names that both have stand at the same outputs, and there are such names: a few may be spelt otherwise. A dataset
-    whose classes are called by their numbers, as one without names is, tells nothing, unless all of the teacher's are such numbers too.
-    """
-    names = dataset.class_names
-    if labels is None or (names == tuple(str(number) for number in range(len(names))) and not set(labels) <= set(names)):
-        return None
-    theirs, ours = ({name: k for k, name in reversed(tuple(enumerate(each)))} for each in (labels, names))
-    shared = theirs.keys() & ours.keys()
-    if shared and all(theirs[name] == ours[name] for name in shared):
-        return None
-    k = next(k for k, (label, name) in enumerate(zip(labels, names, strict=False)) if label != name)
-    return f"output {k} is {labels[k]!r} there and {names[k]!r} here"
+def _frozen(spec: JobSpec, teacher: Anatomy | None) -> None:
+    """Refuse what wants more than the logits of a teacher that gives nothing else."""
+    if teacher is None or not teacher.frozen:
+        return
+    only = f"of this teacher ({teacher.family}) there are the logits alone: no taps, no gradient, no weights"
+    for ordinal, method in enumerate(spec.methods):
+        if method.needs_teacher and not method.answers_suffice:
+            hint = "kd, which compares logits; or the teacher as safetensors with its architecture"
+            raise Refused(f"/methods/{ordinal}/name", f"the method {method.name!r} looks into the teacher, and {only}", hint=hint)
+    for ordinal, name in enumerate(map(name_of, spec.evaluate)):
+        if name == "boundary":
+            raise Refused(f"/evaluate/{ordinal}", f"{name} follows the teacher's gradient, and {only}", hint=f"leave {name} out")
 
 
-def _lesson(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, other_classes: str | None) -> tuple[Lesson, list[str]]:
+def _lesson(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, other: str | None) -> tuple[Lesson, list[str]]:
     """The sum of the methods' lessons, and for each transfer fit the pointer of the method that brought it."""
     whole, owners = Lesson(), []
     for ordinal, method in enumerate(spec.methods):
         where = f"/methods/{ordinal}"
         lesson = _one(spec, ordinal, teacher, student)
-        if other_classes is not None and lesson.keeps_outputs:
-            reason = (
-                f"the method {method.name!r} takes the teacher's outputs for the student's, and they are of other classes: {other_classes}"
-            )
+        if other is not None and lesson.keeps_outputs:
+            reason = f"the method {method.name!r} takes the teacher's outputs for the student's, and they are of other classes: {other}"
             hint = "the method transfer, which takes a new head; or the teacher's classes first, by equal names, among the dataset's"
             raise Refused("/teacher", reason, hint=hint)
-        if teacher is not None and other_classes is not None:
+        if teacher is not None and other is not None:
             # A method that works with one output more compares no logits.
             try:
                 _one(spec, ordinal, teacher.model_copy(update={"classes": teacher.classes + 1}), student)
             except Refused as refused:
-                reason = f"the method {method.name!r} compares logits, and the teacher's are of other classes: {other_classes}"
+                reason = f"the method {method.name!r} compares logits, and the teacher's are of other classes: {other}"
                 hint = "a teacher of the dataset's classes, a method that compares features, or equal names for equal classes"
                 raise Refused("/teacher", reason, hint=hint) from refused
         try:
