@@ -35,7 +35,8 @@ def source(database: Database, tenant: Tenant) -> Job:
 
 
 def export(db: Database, tenant: Tenant, source: Job, *formats: str, **more: Any) -> tuple[Job, bool]:
-    return create_export(db, tenant, source, formats=formats, **{"task": {}, "blobs": {}, "max_queued": 9} | more)
+    request: dict[str, Any] = {"task": {}, "blobs": {}, "max_queued": 9}
+    return create_export(db, tenant, source, formats=formats, **request | more)
 
 
 def test_eight_requests_at_once_make_one_job(connected: Callable[[], Database], tenant: Tenant, source: Job) -> None:
