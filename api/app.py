@@ -38,14 +38,14 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         anyio.to_thread.current_default_thread_limiter().total_tokens = settings.request_threads
-        database = connect(settings.database_url)
+        database = connect(settings.database_url, directory=settings.blobs)
         doorbell = Doorbell(settings.broker_url, database, timeout=settings.wake_timeout, living=settings.worker_living)
         app.state.service = Service(
             settings=settings,
             database=database,
             doorbell=doorbell,
             feeds=Feeds(database, poll=settings.stream_poll, most=settings.max_streams),
-            receiving=Receiving(most=settings.max_uploads, idle=settings.upload_idle),
+            receiving=Receiving(most=settings.max_uploads, idle=settings.upload_idle, beat=settings.upload_beat),
         )
         sweeper = Sweeper(app.state.service, every=settings.sweep_seconds)
         try:

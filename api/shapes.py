@@ -40,7 +40,8 @@ class UploadCard(BaseModel):
     purpose: str
     filename: str
     bytes: int
-    offset: int
+    offset: int = Field(description="how many bytes are there: the next to come is the one at this place")
+    failed: bool = Field(description="all bytes came, with another digest than was declared: they may come again, from 0")
     sha256: str
     created_at: datetime
     expires_at: datetime

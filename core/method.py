@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -54,6 +54,17 @@ class Scene:
         self.notes[name] = value.detach().float()
 
 
+class Passes(NamedTuple):
+    """What a term computes with whole networks beside the step's own passes of them: in forward passes of the batch, of which a backward
+    pass to weights and input is two and one to the input alone is one. `*_kept` are the passes whose activations it holds at once.
+    """
+
+    student: float = 0.0
+    teacher: float = 0.0
+    student_kept: float = 0.0
+    teacher_kept: float = 0.0
+
+
 class Term(nn.Module):
     """One summand of a loss. Its parameters (connectors) are trained with the student, its buffers are kept in checkpoints.
 
@@ -83,6 +94,12 @@ class Term(nn.Module):
     def watch(self, scene: Scene) -> Mapping[str, Tensor]:
         """Scalars measured once an epoch on held-out data, in eval mode and without gradients; reported as means over the samples."""
         return {}
+
+    def passes(self, batch: int, classes: int) -> Passes:
+        """What this term costs in passes of the networks, for a batch of so many samples and a student of so many outputs: a step's time
+        and memory are estimated with it. None where it only looks at what the step's own passes show.
+        """
+        return Passes()
 
     def facts(self) -> Mapping[str, Any]:
         """What the job's result says of this term once it has run, as plain JSON values: {"form": "tangent"}.
@@ -194,4 +211,4 @@ class Method(BaseModel):
         raise NotImplementedError
 
 
-__all__ = ["Clock", "Data", "Fit", "Lesson", "Method", "Scene", "Surgery", "Term", "Weight", "Weighted"]
+__all__ = ["Clock", "Data", "Fit", "Lesson", "Method", "Passes", "Scene", "Surgery", "Term", "Weight", "Weighted"]

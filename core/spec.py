@@ -84,11 +84,12 @@ class StudentRef(_Part):
     """The network to train."""
 
     architecture: str = _id("arc", "an architecture")
-    weights: Annotated[str, Field(pattern=r"^(upl|art)_[0-9a-z]{1,64}$")] | Initialiser | None = Field(
+    weights: Annotated[str, Field(pattern=r"^(upl|art|job)_[0-9a-z]{1,64}$")] | Initialiser | None = Field(
         None,
         description=(
-            'An upload or an artifact to start from, or how to draw fresh weights: `{"initialiser": "xavier"}`. The architecture\'s own '
-            "fresh weights when left out. A method may overwrite them before the training."
+            "An upload, an artifact or a finished job whose student to start from, or how to draw fresh weights: "
+            '`{"initialiser": "xavier"}`. The architecture\'s own fresh weights when left out. A method may overwrite them before the '
+            "training."
         ),
     )
 
@@ -143,7 +144,9 @@ class JobSpec(_Part):
 
     name: str = Field("", max_length=200, description="For people.")
     teacher: str | None = Field(
-        None, pattern=r"^tch_[0-9a-z]{1,64}$", description="The id of a teacher; left out where no method needs one."
+        None,
+        pattern=r"^(tch|job)_[0-9a-z]{1,64}$",
+        description="The id of a teacher, or of a finished job, whose student teaches; left out where no method needs one.",
     )
     student: StudentRef
     dataset: DatasetRef

@@ -80,6 +80,7 @@ def library() -> ModuleType:
     _mend_torchvision()
     import timm
 
+    timm.layers.set_fused_attn(False)  # the fused kernels cannot be differentiated twice, as `jacobian` and its like do
     return timm
 
 

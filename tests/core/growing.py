@@ -28,7 +28,7 @@ def family(make: Callable[[], nn.Module], shape: tuple[int, ...] = INPUT, classe
     return Made(input=shape, classes=classes)
 
 
-def zoo(name: str, **fields: Any) -> Family:
+def zoo(name: str, /, **fields: Any) -> Family:
     """A family of the zoo, for small images of three classes."""
     return parse({"family": name, "input": list(INPUT), "classes": 3, **required(name, 3), **fields})
 

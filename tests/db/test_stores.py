@@ -1,7 +1,8 @@
-"""One suite for every store of blobs: a folder, and the database on SQLite and on PostgreSQL."""
+"""One suite for every store of blobs: a folder, the database on SQLite and on PostgreSQL, and the database with a directory beside it."""
 
 import hashlib
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,12 @@ EDGES = [
 ]  # fmt: skip
 
 
-@pytest.fixture(params=["rows", "folder"])
-def store(request: pytest.FixtureRequest, database: Database, tenant: Tenant, tmp_path: Path) -> BlobStore:
+@pytest.fixture(params=["folder", "rows", "files"])
+def store(request: pytest.FixtureRequest, database: Database, beside: Database, tenant: Tenant, tmp_path: Path) -> BlobStore:
     """An empty store."""
-    return Blobs(database, tenant) if request.param == "rows" else Directory(tmp_path / "blobs")
+    if request.param == "folder":
+        return Directory(tmp_path / "folder")
+    return Blobs(database if request.param == "rows" else beside, tenant, large=True)
 
 
 @pytest.mark.parametrize("piece", [LAST, 700_000, CHUNK, 3 * CHUNK])
@@ -48,3 +51,19 @@ def test_absent_bytes_are_a_key_error_also_in_part(store: BlobStore) -> None:
     for start in (0, 1):
         with pytest.raises(KeyError):
             list(store.get("0" * 64, start=start))
+
+
+def test_the_same_bytes_again_are_the_same_bytes(store: BlobStore) -> None:
+    assert store.put([BYTES]) == store.put([BYTES[:5], BYTES[5:]])
+    assert b"".join(store.get(hashlib.sha256(BYTES).hexdigest())) == BYTES
+
+
+def test_bytes_whose_source_broke_are_nowhere(store: BlobStore) -> None:
+    def breaking() -> Iterator[bytes]:
+        yield BYTES
+        raise ConnectionError("the line broke")
+
+    with pytest.raises(ConnectionError):
+        store.put(breaking())
+    with pytest.raises(KeyError):
+        list(store.get(hashlib.sha256(BYTES).hexdigest()))
