@@ -92,7 +92,7 @@ def _source(running: Service, caller: Tenant, id: str) -> Job:
 
 
 def _inputs(running: Service, caller: Tenant, source: Job) -> tuple[dict[str, Any], dict[str, str]]:
-    """What the distillation was given, its job.json and the blobs beside it, with the weights that it made in place of those it began with."""
+    """The job.json of the distillation and the blobs beside it, with the weights that it made in place of those it began with."""
     made = assets.list_artifacts(running.database, caller, source.id)
     weights = next((each.sha256 for each in made if each.job == source.id and each.name == WEIGHTS), None)
     if weights is None:
