@@ -12,7 +12,7 @@ from db.assets import list_artifacts
 from db.exports import create_export, list_exports
 from db.life import Job, NewArtifact, TooManyQueued
 from db.session import Database
-from tests.db.given import claimed, reread, running, submitted, uploaded
+from tests.db.given import PROBLEM, claimed, reread, running, submitted, uploaded
 
 
 @pytest.fixture
@@ -66,6 +66,13 @@ def test_what_is_ready_stays_so_when_an_older_try_is_repeated(database: Database
     done = ends(database, tenant, claimed(database), "onnx")
     assert life.retry_as_new(database, tenant, failed.id) is not None
     assert [(each.status, each.job) for each in list_exports(database, tenant, source) if each.format == "onnx"] == [("ready", done.id)]
+
+
+def test_what_holds_an_export_up_is_told(database: Database, tenant: Tenant, source: Job) -> None:
+    export(database, tenant, source, "onnx")
+    assert life.retry(database, claimed(database), code="native_crash", problem=PROBLEM, backoff=0, max_crashes=1) == "quarantined"
+    told = {each.format: (each.status, each.reason) for each in list_exports(database, tenant, source)}
+    assert told["onnx"] == ("processing", PROBLEM["reason"])
 
 
 def test_a_cancelled_export_is_told_as_rejected(database: Database, tenant: Tenant, source: Job) -> None:
