@@ -17,7 +17,7 @@ from db.tables import artifact, job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """One format of a student. `job` made it, makes it now, or tried in vain: `reason` says why it is not offered, or what holds the job up.
+    """One format of a student. `job` made it, makes it now, or tried in vain; `reason` says why it is not offered or what holds the job up;
     `facts` are the figures of its comparison with the student, as far as it came to one."""
 
     format: str
