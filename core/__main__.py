@@ -1,5 +1,5 @@
 """The process contract: `python -m core run|inspect DIR` works on one job folder, `python -m core methods` prints the catalogue,
-or writes a page about each method.
+or writes a page about each method; `python -m core families` prints one about networks.
 
 Events go to standard output, one line of JSON each; commands come on standard input; all else that is printed goes to standard
 error. The exit code says how it ended, see `core/errors.py`; any other code than those is a crash, with its traceback on standard error.
@@ -34,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     if asked.command == "methods":
         return _methods(asked.pages)
+    if asked.command == "families":
+        return _families()
     if asked.parent is not None:
         shim.die_with_parent(asked.parent)
     folder: Path = asked.folder.resolve()
@@ -129,6 +131,14 @@ def _methods(folder: Path | None) -> int:
     return 0
 
 
+def _families() -> int:
+    from core.networks import families
+    from core.pages import families_page
+
+    sys.stdout.write(families_page(families()))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m core", description="Retort's engine: one process, one job folder.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -141,6 +151,8 @@ def _parser() -> argparse.ArgumentParser:
     does = "print every method with the JSON schema of its parameters"
     methods = commands.add_parser("methods", help=does, description=does)
     methods.add_argument("--pages", type=Path, metavar="DIR", help="write a page about each method into this folder instead")
+    does = "print a page about every family of networks and every layer of a declared one"
+    commands.add_parser("families", help=does, description=does)
     return parser
 
 

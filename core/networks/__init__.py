@@ -22,7 +22,9 @@ from core.layers import Shape as Shape
 
 Extent = Annotated[int, Field(ge=1, le=4096)]
 """One extent of an input: channels, height, width or features."""
-ImageShape = tuple[Extent, Extent, Extent]
+ImageShape = tuple[
+    Annotated[Extent, Field(title="channels")], Annotated[Extent, Field(title="height")], Annotated[Extent, Field(title="width")]
+]
 """(channels, height, width), without the batch."""
 LARGEST = 1_000_000_000
 """Networks with more parameters, and terms that bring more, are refused: four gigabytes of weights, three times that to train them."""
