@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.errors import Refused
+from core.errors import NoTap, Refusals, Refused
 from core.graph import Node, Record
 from core.networks import LARGEST, Family, Shape
 from core.stages import Stage, stages
@@ -75,19 +75,19 @@ class Anatomy(BaseModel):
         return frozenset(itertools.takewhile(lambda tap: tap.endswith(":in") or site_of(tap).module not in owners, self.taps))
 
     def require(self, tap: Tap, where: str = "/methods") -> Shape:
-        """The shape at a tap; `Refused` at `where` for a tap the network does not have, naming the nearest."""
+        """The shape at a tap; `NoTap` at `where` for a tap the network does not have, naming the nearest."""
         if tap in self.taps:
             return self.taps[tap]
         try:
             site = site_of(tap)
         except ValueError as wrong:
-            raise Refused(where, str(wrong)) from None
+            raise NoTap(where, str(wrong)) from None
         if site.module in self.calls and site.call > self.calls[site.module]:
             times = self.calls[site.module]
-            raise Refused(where, f"there is no tap {tap!r}: one forward pass calls {site.module!r} {times} time{'s'[: times > 1]}")
+            raise NoTap(where, f"there is no tap {tap!r}: one forward pass calls {site.module!r} {times} time{'s'[: times > 1]}")
         near = difflib.get_close_matches(tap, self.taps, n=3, cutoff=0.4)
         hint = f"the nearest are {', '.join(near)}" if near else "GET /v1/teachers/{id}/taps and GET /v1/architectures/{id}/taps list them"
-        raise Refused(where, f"there is no tap {tap!r} in this {self.family or 'network'}", hint=hint)
+        raise NoTap(where, f"there is no tap {tap!r} in this {self.family or 'network'}", hint=hint)
 
 
 def measure(family: Family, *, normalization: Mapping[str, Sequence[float]] | None = None) -> Anatomy:
@@ -181,20 +181,32 @@ def join(
     where `maps` are needed, and, with `same_size`, for ends whose maps differ in height or width.
     """
     assert teacher is not None, "plan refuses a method that needs a teacher where there is none"
-    found = []
+    found, wrong = [], Refusals()
     for k, pair in enumerate(pairs or match(teacher, student, what, where="/pairs")):
-        joint = Joint(pair, teacher.require(pair.teacher, f"/pairs/{k}/0"), student.require(pair.student, f"/pairs/{k}/1"))
-        if pair.student in student.fixed:
-            reason = f"nothing that the student learns comes before {pair.student!r}"
-            raise Refused(f"/pairs/{k}/1", reason, hint="a tap behind the student's first layer")
-        for end, (tap, shape) in enumerate(zip(pair, joint[1:], strict=True)):
-            if maps and len(shape) != 3:
-                raise Refused(f"/pairs/{k}/{end}", f"{tap!r} has the shape {shape}: no height and width", hint="name a tap that shows maps")
-        if same_size and joint.teacher[1:] != joint.student[1:]:
-            reason = f"the teacher's {pair.teacher!r} has the shape {joint.teacher}, the student's {pair.student!r} {joint.student}"
-            raise Refused(f"/pairs/{k}", f"{reason}: height and width must be equal", hint="GET /v1/pairs suggests pairs that fit")
-        found.append(joint)
+        with wrong.gather():
+            found.append(_joint(pair, teacher, student, f"/pairs/{k}", maps=maps, same_size=same_size))
+    wrong.check()
     return tuple(found)
+
+
+def _joint(pair: Pair, teacher: Anatomy, student: Anatomy, where: str, *, maps: bool, same_size: bool) -> Joint:
+    """One pair with its shapes, for `join`."""
+    wrong, shapes = Refusals(), list[Shape]()
+    for end, anatomy in enumerate((teacher, student)):
+        with wrong.gather():
+            shapes.append(anatomy.require(pair[end], f"{where}/{end}"))
+    wrong.check()
+    joint = Joint(pair, *shapes)
+    if pair.student in student.fixed:
+        reason = f"nothing that the student learns comes before {pair.student!r}"
+        raise Refused(f"{where}/1", reason, hint="a tap behind the student's first layer")
+    for end, (tap, shape) in enumerate(zip(pair, shapes, strict=True)):
+        if maps and len(shape) != 3:
+            raise Refused(f"{where}/{end}", f"{tap!r} has the shape {shape}: no height and width", hint="name a tap that shows maps")
+    if same_size and joint.teacher[1:] != joint.student[1:]:
+        reason = f"the teacher's {pair.teacher!r} has the shape {joint.teacher}, the student's {pair.student!r} {joint.student}"
+        raise Refused(where, f"{reason}: height and width must be equal", hint="GET /v1/pairs suggests pairs that fit")
+    return joint
 
 
 def _try(family: Family, network: nn.Module, x: Tensor) -> None:
