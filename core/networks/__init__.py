@@ -48,8 +48,8 @@ class Family(BaseModel):
     """The paper, or where the shape comes from."""
     network: ClassVar[type[nn.Module]]
     """What `build` makes; forward takes x (B, *input) and gives logits (B, classes)."""
-    foreign: ClassVar[bool] = False
-    """Whether another library makes the network: what that refuses, the person asked for."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """The packages that make the network, beside torch: what they refuse, the person asked for."""
 
     family: str
     input: Annotated[tuple[Extent, ...], Field(min_length=1, max_length=3, description="The shape of one input, without the batch.")]
