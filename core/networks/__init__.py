@@ -133,10 +133,12 @@ def _placed(loc: tuple[str | int, ...], sent: object, model: type[BaseModel]) ->
     """Where in what was sent pydantic means, which also names the branches of unions that it took, and the model that describes it."""
     place: list[str | int] = []
     for k, part in enumerate(loc):
-        there = isinstance(sent, Mapping) and (part in sent or k == len(loc) - 1)
-        if there or (isinstance(sent, list | tuple) and isinstance(part, int)):
+        if isinstance(sent, Mapping) and (part in sent or k == len(loc) - 1):
             place.append(part)
-            sent = sent.get(part) if isinstance(sent, Mapping) else sent[part] if part < len(sent) else None
+            sent = sent.get(part)
+        elif isinstance(sent, list | tuple) and isinstance(part, int):
+            place.append(part)
+            sent = sent[part] if part < len(sent) else None
         elif part in LAYERS:
             model = LAYERS[str(part)]
     return place, model

@@ -1,6 +1,7 @@
 """A network of timm by its name, where timm is installed; its weights are fresh, for nothing is downloaded."""
 
 import difflib
+import importlib
 import inspect
 import sys
 from collections.abc import Mapping
@@ -115,8 +116,7 @@ def library() -> ModuleType:
             "/architecture/family", "timm is not installed here", hint="where the workers run: pip install 'retort-service[timm]'"
         )
     mend_torchvision()
-    import timm
-
+    timm: ModuleType = importlib.import_module("timm")
     timm.layers.set_fused_attn(False)  # the fused kernels cannot be differentiated twice, as `jacobian` and its like do
     return timm
 
