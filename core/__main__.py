@@ -1,5 +1,6 @@
 """The process contract: `python -m core run|inspect|convert|evaluate|export DIR` works on one job folder, `python -m core methods` prints
-the catalogue, or writes a page about each method, `python -m core calibrate` measures the machine and prints what it does.
+the catalogue, or writes a page about each method, `python -m core families` prints one about networks, `python -m core calibrate` measures
+the machine and prints what it does.
 
 Events go to standard output, one line of JSON each; commands come on standard input; all else that is printed goes to standard
 error. The exit code says how it ended, see `core/errors.py`; any other code than those is a crash, with its traceback on standard error.
@@ -43,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     if asked.command == "methods":
         return _methods(asked.pages)
+    if asked.command == "families":
+        return _families()
     has_network = not (asked.command == "convert" and leave_network())  # first of all, for a thread would hinder it
     if asked.parent is not None:
         shim.die_with_parent(asked.parent)
@@ -152,6 +155,14 @@ def _methods(folder: Path | None) -> int:
     return 0
 
 
+def _families() -> int:
+    from core.networks import families
+    from core.pages import families_page
+
+    sys.stdout.write(families_page(families()))
+    return 0
+
+
 def _calibrate(device: Literal["cpu", "cuda"], threads: int, nice: int) -> int:
     shim.limit(memory=None, nice=nice)
     wire = Wire.open()
@@ -180,6 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     does = "print every method with the JSON schema of its parameters"
     methods = commands.add_parser("methods", help=does, description=does)
     methods.add_argument("--pages", type=Path, metavar="DIR", help="write a page about each method into this folder instead")
+    does = "print a page about every family of networks and every layer of a declared one"
+    commands.add_parser("families", help=does, description=does)
     return parser
 
 

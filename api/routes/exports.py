@@ -101,8 +101,9 @@ def _inputs(running: Service, caller: Tenant, source: Job) -> tuple[dict[str, An
             409, f"the job {source.id} left no {WEIGHTS} to export", code="not_kept", hint='clone it with "safetensors" among its `exports`'
         )
     kept = {path: digest for path, digest in source.inputs["blobs"].items() if path not in _NOT_FOR_EXPORT}
-    task = {**source.inputs["task"], "test": (source.result or {}).get("test")}
-    if epochs := (source.result or {}).get("epochs"):
+    result = source.result or {}
+    task = {**source.inputs["task"], "test": result.get("test"), "result": result}
+    if epochs := result.get("epochs"):
         task["baseline"] = plain(running, caller, JobSpec.model_validate(source.spec), epochs)  # it may have been trained since
     return task, {**kept, "in/student.safetensors": weights}
 
