@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from core.data.canonical import Writer
-from core.data.labels import MAX_CLASSES, Division, check_count, divide
+from core.data.labels import MAX_CLASSES, Division, check_count, check_unlabelled, divide
 from core.data.report import DatasetReport
 from core.errors import Refused
 
@@ -100,7 +100,7 @@ def convert(arrays: Mapping[str, Array], request: Request, out: Path, heed: Call
         labels = {split: _labels(y) for split, y in targets.items()}
         names = _class_names(labels, targets, request)
     else:
-        _check_unlabelled(request)
+        check_unlabelled(classes=request.classes, class_names=request.class_names)
         labels, names = {split: np.zeros(x.shape[0], np.int64) for split, x in samples.items()}, ()
     division = divide(labels, names)
     first = samples["train"]
@@ -168,12 +168,6 @@ def _check_samples(samples: Mapping[str, Array]) -> None:
             )
         if (x.shape[1:], x.type) != (first.shape[1:], first.type):
             raise Refused("/upload", f'"{x.name}" is {x.type} {x.shape[1:]} a sample, "{first.name}" {first.type} {first.shape[1:]}')
-
-
-def _check_unlabelled(request: Request) -> None:
-    for field in ("classes", "class_names"):
-        if getattr(request, field) is not None:
-            raise Refused(f"/{field}", "the data has no labels, so it has no classes", hint=f'leave "{field}" out, or add the labels')
 
 
 def _layout(array: Array, asked: Layout | None) -> Layout:
