@@ -115,7 +115,7 @@ def test_a_line_without_an_end_is_refused_before_it_is_read_whole(tmp_path: Path
 
 
 def test_many_quoted_lines_that_never_end_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="the record at line .* has more than"):
+    with pytest.raises(Refused, match=r"the record at line .* has more than"):
         bring(tmp_path, b"a,label\n" + b'"x\n\n",' * MAX_RECORD)
 
 
