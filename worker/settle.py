@@ -46,7 +46,11 @@ class Settlement:
         ]
         canonical = None
         for file in told.inspected.files if told.inspected else ():
-            canonical = self._kept(file)
+            sha256 = self._kept(file)
+            if file.name == "preview":
+                artifacts.append(life.NewArtifact(name="preview.png", format="preview", sha256=sha256, bytes=file.bytes, facts={}))
+            else:
+                canonical = sha256
         result = dict(told.result.values if told.result else {})
         if told.inspected:
             result["report"] = told.inspected.report
