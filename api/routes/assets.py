@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import Caller
 from api.deps import After, Id, Limit, Roomy, Running, Service
 from api.findings import Finding
+from api.named import ready
 from api.problems import Problem, invalid, not_found, not_kept, too_many_queued
 from api.shapes import AssetCard, Listing, StageCard, TapCard, Taps, page, when
-from api.submission import ready
 from core.networks import Extent, parse
-from db import assets
+from db import assets, uploads
 from db.access import Tenant
 from db.assets import Asset
 from db.life import TooManyQueued
@@ -129,7 +129,7 @@ def _told(body: _AssetRequest) -> dict[str, Any]:
 
 
 def _bytes(running: Service, caller: Tenant, id: str, purpose: str) -> dict[str, str]:
-    upload = assets.get_upload(running.database, caller, id)
+    upload = uploads.get_upload(running.database, caller, id)
     if upload is None:
         raise invalid([Finding("/upload", "not_found", f"there is no upload {id}", "POST /v1/uploads makes one")])
     if upload.purpose != purpose:

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 SPLITS = ("train", "validation", "test")
 MAX_NAME = 120
 """Of longer names of files a report keeps the beginning: it has a bounded place."""
+UNLABELLED = -1
+"""The label of a sample that has none: the number of no class, so what takes it for one fails."""
 
 
 @dataclass(frozen=True, slots=True)
