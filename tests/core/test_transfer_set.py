@@ -84,6 +84,25 @@ def test_methods_that_read_no_labels_are_taken(methods: list[Method]) -> None:
     assert (decided.rows, decided.same_classes, decided.evaluate) == ((24,), True, ("agreement",))
 
 
+def test_everything_that_needs_labels_is_told_at_once() -> None:
+    asked: dict[str, Any] = {
+        "dataset": {"id": "ds_1", "classes": ["a", "b"]},
+        "evaluate": ["fgsm", "boundary"],
+        "student": measure(Toy(classes=4)),
+    }
+    with pytest.raises(Refused) as caught:
+        decide(KD(), BSS(), recipe=Recipe(batch_size=8), **asked)
+    places = ["/student/architecture", "/recipe/task_weight", "/evaluate/0", "/evaluate/1", "/methods/1", "/dataset/classes"]
+    assert sorted(refused.where for refused in caught.value.all) == sorted(places)
+
+
+def test_a_student_whose_last_layer_learns_nothing_is_warned_of() -> None:
+    (warning,) = decide(AT()).warnings
+    assert "last layer learns nothing" in warning
+    assert decide(AT(), KD()).warnings == decide(Jacobian(output="teacher")).warnings == ()
+    assert decide(AT(), recipe=Recipe(batch_size=8), dataset_report=report(24)).warnings == ()
+
+
 def test_the_teachers_data_may_be_without_labels_where_no_term_reads_them() -> None:
     quiet = AntiDistillation(labels_weight=0.0, noise_weight=0.0, trace_weight=0.0)
     known = {"teacher": STUDENT, "teacher_report": transfer_set(12), "dataset_report": report(24), "recipe": Recipe(batch_size=8)}
