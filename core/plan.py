@@ -152,6 +152,9 @@ def plan(
         with wrong.gather():
             rows.append(_rows(spec, fit, meant, dataset, teacher_dataset, class_names=class_names, where=where))
     wrong.check()
+    vain = _in_vain(spec, lesson)
+    if task.asleep and not taught.compares_outputs():
+        vain.append("the task has no weight and no method compares the networks' outputs: the student's last layer learns nothing")
     return Plan(
         surgeries=lesson.initialise,
         fits=fits,
@@ -160,7 +163,7 @@ def plan(
         same_classes=same_classes,
         evaluate=spec.measures if dataset.labelled else ("agreement",),
         class_names=class_names,
-        warnings=(*lesson.warnings, *_in_vain(spec, lesson), *_mended(outputs, whole, dataset)),
+        warnings=(*lesson.warnings, *vain, *_mended(outputs, whole, dataset)),
         outputs=outputs,
         is_frozen=teacher is not None and teacher.frozen,
     )
