@@ -150,6 +150,8 @@ class Urls(BaseModel):
     logs: str
     attempts: str
     artifacts: str
+    exports: str
+    bundle: str
 
 
 class JobCard(BaseModel):
@@ -248,16 +250,31 @@ class AttemptCard(BaseModel):
     lines: list[str] = Field(description="what its process wrote at its end, where `lines` asked for it")
 
 
+class ExportCard(BaseModel):
+    """A format of a student: `ready` to download, `processing`, or `rejected`, for the `reason` there is."""
+
+    object: Literal["export"] = "export"
+    format: str
+    status: Literal["processing", "ready", "rejected"]
+    reason: str | None = Field(description="why it is not offered, or what holds its job up")
+    facts: dict[str, Any] = Field(description="the figures of its comparison with the student, as far as it came to one")
+    job: str = Field(description="the job that made it, makes it now, or tried in vain")
+
+
 class ArtifactCard(BaseModel):
     """A file that a job made; `facts` says how it was verified."""
 
     object: Literal["artifact"] = "artifact"
     id: str
-    job: str
+    job: str = Field(description="the job that made it: the one that trained the student, or a later export of it")
     name: str
+    path: str | None = Field(
+        description="where it lies in the bundle; none for the checksums of one format's files, for the bundle has its own of all"
+    )
     format: str
     sha256: str
     bytes: int
     facts: dict[str, Any]
     created_at: datetime
     content: str = Field(description="where its bytes are")
+    warning: str | None = Field(None, description="what to know before the file is opened")

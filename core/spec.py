@@ -84,11 +84,12 @@ class StudentRef(_Part):
     """The network to train."""
 
     architecture: str = _id("arc", "an architecture")
-    weights: Annotated[str, Field(pattern=r"^(upl|art)_[0-9a-z]{1,64}$")] | Initialiser | None = Field(
+    weights: Annotated[str, Field(pattern=r"^(upl|art|job)_[0-9a-z]{1,64}$")] | Initialiser | None = Field(
         None,
         description=(
-            'An upload or an artifact to start from, or how to draw fresh weights: `{"initialiser": "xavier"}`. The architecture\'s own '
-            "fresh weights when left out. A method may overwrite them before the training."
+            "An upload, an artifact or a finished job whose student to start from, or how to draw fresh weights: "
+            '`{"initialiser": "xavier"}`. The architecture\'s own fresh weights when left out. A method may overwrite them before the '
+            "training."
         ),
     )
 
@@ -134,15 +135,30 @@ NEEDS_TEACHER = frozenset({"agreement", "boundary"})
 """What compares the student's answers with a teacher's."""
 
 
+ExportFormat = Literal["safetensors", "onnx", "onnx_fp16", "onnx_int8", "torch_export", "int8"]
+"""The files of `core/export`, which lies above this one; a test holds the two together."""
+
+
 class JobSpec(_Part):
     """A distillation job, whole: nothing else decides how the student is trained."""
 
     name: str = Field("", max_length=200, description="For people.")
     teacher: str | None = Field(
-        None, pattern=r"^tch_[0-9a-z]{1,64}$", description="The id of a teacher; left out where no method needs one."
+        None,
+        pattern=r"^(tch|job)_[0-9a-z]{1,64}$",
+        description="The id of a teacher, or of a finished job, whose student teaches; left out where no method needs one.",
     )
     student: StudentRef
     dataset: DatasetRef
+    label_map: dict[str, str | Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=100_000,
+        description=(
+            "Which output of the teacher, by its label or its number, answers for which class of the dataset. Left out, equal names belong "
+            "together. Outputs that are not named are left out of every softmax."
+        ),
+    )
     teacher_dataset: TeacherDatasetRef | None = Field(None, description="The teacher's own data, where a method trains on it.")
     methods: tuple[AnyMethod, ...] = Field(
         (), max_length=16, description="What the teacher teaches; their lessons add up. None is the baseline."
@@ -153,10 +169,15 @@ class JobSpec(_Part):
         max_length=8,
         description=(
             "What is measured on the test split at the end, of the student and of a teacher with the same classes; each at most once, a "
-            "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher."
+            "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher. On a "
+            "dataset without labels the agreement is measured, and nothing else."
         ),
     )
-    exports: tuple[Literal["safetensors"], ...] = Field(("safetensors",), max_length=8, description="The formats of the student's files.")
+    exports: tuple[ExportFormat, ...] = Field(
+        ("safetensors",),
+        max_length=8,
+        description="The formats of the student's files, each at most once. One that does not answer as the student does is not offered.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run: `auto` takes any worker, `cuda` only one with a GPU.")
     limits: Limits = Field(default=Limits(), description="When to stop the job whatever it has reached.")
     seed: _Seed = Field(0, description="Initial weights, order of the data, dropout and the draws of the terms.")
@@ -171,6 +192,14 @@ class JobSpec(_Part):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"{name} is measured once, and stands here {names.count(name)} times")
+        return asked
+
+    @field_validator("exports")
+    @classmethod
+    def _each_format_once(cls, asked: tuple[ExportFormat, ...]) -> tuple[ExportFormat, ...]:
+        for name, times in Counter(asked).items():
+            if times > 1:
+                raise ValueError(f"{name} is exported once, and stands here {times} times")
         return asked
 
     @property
@@ -191,7 +220,9 @@ def identity(spec: JobSpec) -> str:
     """The sha256 of all that training depends on: two specs with one identity train the same student. Defaults written
     out or left out are one.
     """
-    depends = spec.model_dump(mode="json", exclude=_NO_PART_OF_TRAINING)
+    # A map that was left out is no part of it: specs from before there was one keep their identity.
+    absent = {"label_map"} if spec.label_map is None else set[str]()
+    depends = spec.model_dump(mode="json", exclude=_NO_PART_OF_TRAINING | absent)
     return hashlib.sha256(json.dumps(depends, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -204,6 +235,7 @@ def baseline(spec: JobSpec, epochs: int) -> JobSpec:
             "name": f"{spec.name} (baseline)".strip()[-200:],
             "teacher": None,
             "teacher_dataset": None,
+            "label_map": None,
             "methods": (),
             "recipe": spec.recipe.model_copy(update={"task_weight": 1.0, "epochs": epochs}),
             "evaluate": tuple(asked for asked in spec.evaluate if name_of(asked) not in NEEDS_TEACHER),
@@ -211,4 +243,4 @@ def baseline(spec: JobSpec, epochs: int) -> JobSpec:
     )
 
 
-__all__ = ["DatasetRef", "JobSpec", "Limits", "StudentRef", "Take", "TeacherDatasetRef", "Weight", "baseline", "identity"]
+__all__ = ["DatasetRef", "ExportFormat", "JobSpec", "Limits", "StudentRef", "Take", "TeacherDatasetRef", "Weight", "baseline", "identity"]

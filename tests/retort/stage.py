@@ -61,6 +61,8 @@ def stage(play: Callable[[Request], Answer]) -> Iterator[Stage]:
             if whole and "Content-Length" not in answer.headers:
                 self.send_header("Content-Length", str(len(answer.body)))  # type: ignore[arg-type]
             self.end_headers()
+            if self.command == "HEAD":
+                return
             for piece in [answer.body] if isinstance(answer.body, bytes) else answer.body:
                 self.wfile.write(piece)
                 self.wfile.flush()

@@ -78,7 +78,22 @@ def test_wrong_use_ends_with_2_before_anything_is_sent(words: list[str], capsys:
 
 
 def test_every_command_takes_json_and_names_the_service_alike(capsys: pytest.CaptureFixture[str]) -> None:
-    of_jobs = ["submit", "sweep", "ls", "get", "watch", "logs", "download", "cancel", "pause", "resume", "release", "retry", "clone"]
+    of_jobs = [
+        "submit",
+        "sweep",
+        "ls",
+        "get",
+        "watch",
+        "logs",
+        "download",
+        "export",
+        "cancel",
+        "pause",
+        "resume",
+        "release",
+        "retry",
+        "clone",
+    ]
     for words in [*([each] for each in (*of_jobs, "methods", "presets", "taps", "pairs")), ["key", "make"], ["upload", "dataset"]]:
         assert run([*words, "--help"]) == 0
         told = capsys.readouterr().out
@@ -209,22 +224,6 @@ def test_a_paused_job_still_shows_how_far_it_came(capsys: pytest.CaptureFixture[
     with stage(script(Answer(200, json.dumps(paused).encode()))) as service:
         assert run(["get", "job_1", "--url", service.url, "--key", "k"]) == 0
     assert "15 %" in capsys.readouterr().out
-
-
-def test_a_dry_run_tells_fits_epochs_and_steps(capsys: pytest.CaptureFixture[str]) -> None:
-    transfer = {"phase": "transfer", "data": "job", "terms": ["fitnet"], "epochs": 20, "rows": 1180, "steps": 200}
-    train = {"phase": "train", "data": "job", "terms": ["kd", "task"], "epochs": 3, "rows": 1180, "steps": 30}
-    taps = {"teacher_taps": ["b2"], "student_taps": []}
-    decided = {"surgeries": 0, "fits": [transfer, train], "epochs": 23, "steps": 230, **taps, "warnings": ["they never learn"]}
-    with stage(script(Answer(200, json.dumps({"valid": True, "plan": decided}).encode()))) as service:
-        assert run(["submit", "--student", "arc_1", "--dry-run", "--url", service.url, "--key", "k"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["transfer", "fitnet", "20", "1,180", "200"] in lines
-    assert ["train", "kd,", "task", "3", "1,180", "30"] in lines
-    assert ["in", "all", "23", "230"] in lines
-    assert ["taps", "of", "the", "teacher:", "b2"] in lines
-    assert ["warning:", "they", "never", "learn"] in lines
-    assert not any("student:" in line for line in lines)
 
 
 def test_lines_to_copy_are_not_folded_and_a_preset_s_rows_keep_their_indentation() -> None:
