@@ -33,7 +33,8 @@ class Taught:
         goes to `wrong`, but for what follows from a student that is not sound."""
         whole, owners, is_told = Lesson(), list[str](), False
         for ordinal, method in enumerate(self.spec.methods):
-            if method.needs_teacher and self.teacher is None:
+            blind = self.teacher is None or (self.teacher.frozen and not method.answers_suffice)
+            if method.needs_teacher and blind:
                 self.is_refused = True
                 continue
             where, mine = f"/methods/{ordinal}", Refusals()
