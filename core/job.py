@@ -11,8 +11,6 @@ from typing import Any, TypeVar, cast
 import torch
 from pydantic import ValidationError
 
-from core.anatomy import Anatomy, measure
-from core.artifacts import load_into
 from core.blobs import digest_of
 from core.checkpoints import Checkpoints
 from core.data import Batches, Dataset, DatasetReport, Splits, open_dataset, subset
@@ -21,14 +19,15 @@ from core.events import Curve, Evaluated, Event, Phase, Result
 from core.export import Facts, require, versions
 from core.export.offer import Offer, Weights, offer
 from core.initialisers import Initialiser, initialise
-from core.networks import Family, parse
+from core.networks import Family
+from core.party import Party, teacher_in
 from core.plan import Plan, plan
 from core.random import key_of
 from core.run import run
 from core.runtime import Runtime
 from core.source import Sources
 from core.spec import JobSpec, identity
-from core.taps import Tap, Tapped
+from core.taps import Tapped
 from core.wire import Wire
 
 Value = TypeVar("Value")
@@ -93,34 +92,6 @@ def distil(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) 
 
 
 @dataclass(frozen=True, slots=True)
-class Party:
-    """A network that takes part: its family and its measurements."""
-
-    family: Family
-    anatomy: Anatomy
-
-    @classmethod
-    def of(cls, asset: Mapping[str, Any], where: str) -> "Party":
-        """The party that a task describes. Raises Refused under `where`."""
-        family = parse(asset["architecture"], where=f"{where}/architecture")
-        return cls(family, measure(family, normalization=asset.get("normalization")))
-
-    @property
-    def normalization(self) -> dict[str, tuple[float, ...]] | None:
-        """{"mean", "std"} in data units, or None."""
-        if self.anatomy.mean is None or self.anatomy.std is None:
-            return None
-        return {"mean": self.anatomy.mean, "std": self.anatomy.std}
-
-    def tapped(self, weights: Path | None, taps: tuple[Tap, ...], *, where: str) -> Tapped:
-        """The network with the weights of a file, or with fresh ones from torch's generator."""
-        network = self.family.build()
-        if weights is not None:
-            load_into(network, weights, where=where)
-        return Tapped(network, taps=taps, mean=self.anatomy.mean, std=self.anatomy.std)
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """What lies in a job folder, opened, and the plan made of it."""
 
@@ -137,7 +108,7 @@ class Job:
     def open(cls, folder: Path, task: Mapping[str, Any]) -> "Job":
         """Open a folder. Raises Refused as `plan` does, and Corrupt where a dataset is not the one that the task promises."""
         spec = spec_of(task["spec"])
-        teacher = Party.of(task["teacher"], "/teacher") if task.get("teacher") else None
+        teacher = Party.of(task["teacher"], "/teacher", teacher_in(folder)) if task.get("teacher") else None
         student = Party.of(task["student"], "/student")
         data = dataset_of(folder / "in" / "dataset.safetensors", task.get("dataset"))
         wanted = spec.teacher_dataset is not None
@@ -165,13 +136,14 @@ class Job:
         """The teacher with its weights, where the job has one."""
         if self.teacher is None:
             return None
-        return self.teacher.tapped(self.folder / "in" / "teacher.safetensors", self.plan.teacher_taps, where="/teacher")
+        weights, outputs = teacher_in(self.folder), self.plan.outputs
+        return self.teacher.tapped(weights, self.plan.teacher_taps, where="/teacher", outputs=outputs)
 
     def teachers_weights(self) -> Weights | None:
-        """The teacher's file, where the job has one."""
-        if self.teacher is None:
+        """The teacher's file, where the job has one of a family."""
+        if self.teacher is None or self.teacher.family is None:
             return None
-        return Weights(self.teacher.family, self.teacher.normalization, self.folder / "in" / "teacher.safetensors")
+        return Weights(self.teacher.family, self.teacher.normalization, teacher_in(self.folder))
 
     def sources(self, splits: Splits, device: str) -> Sources:
         """The batches of every fit. Fits that read the same data in the same way share them, and the accelerator's memory with them."""
@@ -203,10 +175,11 @@ class Job:
 
     def facts(self, test: Mapping[str, float], curves: Mapping[str, Curve], hardware: str) -> Facts:
         """What an export says about the student. `test` and `curves` hold its figures, and the teacher's under "teacher."."""
+        assert self.student.family is not None, "a student is of a family"
         ours, theirs = _sides(test)
         if self.teacher is not None:
             theirs |= {"parameters": self.teacher.anatomy.parameters, "flops": self.teacher.anatomy.flops}
-            theirs["bytes"] = (self.folder / "in" / "teacher.safetensors").stat().st_size
+            theirs["bytes"] = teacher_in(self.folder).stat().st_size
         return Facts(
             name=self.spec.name,
             family=self.student.family,
@@ -254,7 +227,7 @@ class Job:
 
 def digests(folder: Path, student: Family, spec: JobSpec) -> dict[str, str]:
     """The sha256 of what a student was made from: the files that lie in the folder, its architecture, and all that training depends on."""
-    files = {path.stem: digest_of(path) for path in sorted((folder / "in").glob("*.safetensors")) if path.stem in _INPUTS}
+    files = {path.stem: digest_of(path) for path in sorted((folder / "in").iterdir()) if path.stem in _INPUTS}
     architecture = json.dumps(student.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
     return {**files, "architecture": hashlib.sha256(architecture.encode()).hexdigest(), "spec": identity(spec)}
 

@@ -9,7 +9,8 @@ from core.errors import Refused
 from core.events import Phase, Result
 from core.export import Facts, require
 from core.export.offer import Weights, offer
-from core.job import Party, dataset_of, digests, spec_of
+from core.job import dataset_of, digests, spec_of
+from core.party import Party
 from core.runtime import Runtime
 from core.transfer_set import output_names
 from core.wire import Wire
@@ -32,6 +33,7 @@ def reexport(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire
     spec = spec_of(task["spec"])
     result = task.get("result") or {}
     party = Party.of(task["student"], "/student")
+    assert party.family is not None, "a student is of a family"
     data = dataset_of(folder / "in" / "dataset.safetensors", task.get("dataset"))
     splits = subset(data, spec.dataset)
     student = party.tapped(folder / "in" / "student.safetensors", (), where="/student").to(runtime.device)
@@ -77,6 +79,7 @@ def _teacher(folder: Path, asset: Mapping[str, Any] | None) -> Weights | None:
     if asset is None or not weights.exists():
         return None
     party = Party.of(asset, "/teacher")
+    assert party.family is not None, "weights in this format are of a family"
     return Weights(party.family, party.normalization, weights)
 
 

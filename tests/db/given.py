@@ -10,7 +10,7 @@ from db import assets, history, jobs, life, uploads
 from db.access import Tenant
 from db.assets import Asset
 from db.blobs import Blobs
-from db.life.submission import insert_job
+from db.life.submission import UPLOADED, insert_job
 from db.session import Database
 from db.states import TERMINAL, Kind
 from db.tables import job
@@ -67,7 +67,7 @@ def created(db: Database, tenant: Tenant, **changes: Any) -> Asset:
     """An asset that waits for its inspection."""
     request: dict[str, Any] = {
         "kind": "teacher", "name": "big", "request": {"labels": None}, "task": {"kind": "inspect", "asset": "teacher"},
-        "blobs": {assets.UPLOADED: uploaded(db, tenant)},
+        "blobs": {UPLOADED: uploaded(db, tenant)},
     }  # fmt: skip
     return assets.create_asset(db, tenant, **request | changes)
 
