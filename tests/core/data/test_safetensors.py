@@ -77,3 +77,10 @@ def test_a_truncated_file_is_refused_by_its_header(tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-8])
     with pytest.raises(Refused, match="truncated"):
         ingest(tmp_path / "cut", {"format": "safetensors"}, tmp_path / "out.safetensors")
+
+
+def test_an_npz_by_the_wrong_name_is_told_its_format(tmp_path: Path) -> None:
+    path = arrays(tmp_path / "data.npz", x=X.numpy(), y=Y.numpy())
+    with pytest.raises(Refused, match="zip archive") as refused:
+        ingest(path, {"format": "safetensors"}, tmp_path / "out.safetensors")
+    assert "npz" in refused.value.hint
