@@ -69,7 +69,7 @@ class Gate:
         headers = Headers(scope=scope)
         if "content-length" not in headers and "transfer-encoding" not in headers:
             return receive
-        if scope["method"] == "PUT" and _STREAMED.fullmatch(scope["path"]):
+        if scope["method"] in ("PUT", "PATCH") and _STREAMED.fullmatch(scope["path"]):
             return receive
         body = await self._read(headers, receive)
         if body:

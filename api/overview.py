@@ -27,8 +27,8 @@ class SweepSummary(BaseModel):
     result: dict[str, Any] | None = Field(
         description=(
             "what came of it: `best` is the trial with the best `value` of the objective, a figure of the validation data; `reruns` what "
-            "its settings gave with fresh seeds (`mean`, `sd`, `n` of the same figure, and `test_accuracy` of the same jobs, which nothing "
-            "was chosen by); `importances` says how much each field mattered, or is null for the `importances_reason`"
+            "its settings gave with fresh seeds (`mean`, `sd`, `n` of the same figure, and `test_accuracy` or `test_agreement` of the same "
+            "jobs, which nothing was chosen by); `importances` says how much each field mattered, or is null for the `importances_reason`"
         )
     )
     request: dict[str, Any] = Field(description="what was asked for, defaults written out")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from api.findings import Finding, findings
-from core.errors import Refused
+from core.errors import Refusals, Refused
 from db.session import Full, Unavailable
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ TITLES: Mapping[int, tuple[str, str]] = {
     411: ("length_required", "The length must be declared"),
     413: ("too_large", "Too large"),
     415: ("unsupported_media_type", "This media type is not taken here"),
+    416: ("range_not_satisfiable", "There is nothing at this range"),
     422: ("invalid_input", "The request cannot be carried out as it was made"),
     423: ("locked", "In use by another request"),
     429: ("too_many", "Too many at once"),
@@ -46,6 +47,7 @@ class Fault(BaseModel):
     pointer: str = Field(description="JSON pointer into the body; empty for the body as a whole")
     code: str
     detail: str
+    hint: str = Field("", description="what to try; may be empty")
 
 
 class ProblemBody(BaseModel):
@@ -65,7 +67,9 @@ class ProblemBody(BaseModel):
 
 
 class Problem(Exception):
-    """An answer that is an error; `more` holds further members of the body, such as `current_status`."""
+    """An answer that is an error; `more` holds further members of the body, such as `current_status`. A `type` of its own has what a
+    standard names.
+    """
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class Problem(Exception):
         *,
         code: str = "",
         hint: str = "",
+        type: str = "",
         errors: Sequence[Finding] = (),
         headers: Mapping[str, str] | None = None,
         retryable: bool | None = None,
@@ -84,6 +89,7 @@ class Problem(Exception):
         self.detail = detail
         self.code = code or TITLES[status][0]
         self.hint = hint
+        self.type = type or f"urn:retort:problem:{self.code}"
         self.errors = tuple(errors)
         self.headers = dict(headers or {})
         self.retryable = status in RETRYABLE if retryable is None else retryable
@@ -124,16 +130,47 @@ def plain_key(key: str | None) -> str | None:
 
 
 def refused(error: Refused) -> Problem:
-    """A refusal of the engine, with the field it names."""
-    finding = Finding(pointer=error.where, code=error.code, detail=error.reason, hint=error.hint)
-    return Problem(422, str(error), code=error.code, hint=error.hint, errors=[finding])
+    """A refusal of the engine, with every field it names."""
+    found = [Finding(pointer=each.where, code=each.code, detail=each.reason, hint=each.hint) for each in error.all]
+    return Problem(422, _told(found), code=error.code, hint=error.hint, errors=found)
 
 
 def invalid(found: Sequence[Finding]) -> Problem:
     """A body or a query that does not fit, with all that is wrong with it."""
-    detail = "; ".join(f"{each.pointer}: {each.detail}" if each.pointer else each.detail for each in found[:5])
-    hint = next((each.hint for each in found if each.hint), "")
-    return Problem(422, detail, hint=hint, errors=found)
+    return Problem(422, _told(found), hint=next((each.hint for each in found if each.hint), ""), errors=found)
+
+
+def _told(found: Sequence[Finding]) -> str:
+    return "; ".join(f"{each.pointer}: {each.detail}" if each.pointer else each.detail for each in found[:5])
+
+
+class Problems:
+    """Gathers what several looks at one request find, so that a person is told everything at once."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    @contextmanager
+    def gather(self) -> Iterator[None]:
+        """Keep a Problem of the block instead of letting it out."""
+        try:
+            yield
+        except Problem as problem:
+            self.found.append(problem)
+
+    def check(self) -> None:
+        """Raise all that was found as one Problem: one that passes by itself only where all of it does."""
+        if not self.found:
+            return
+        worst = next((each for each in self.found if each.status == 422), None) or next(
+            (each for each in self.found if not each.retryable), self.found[0]
+        )
+        if len(self.found) > 1:
+            worst.detail, worst.errors = (
+                "; ".join(each.detail for each in self.found),
+                tuple(told for each in self.found for told in each.errors),
+            )
+        raise worst
 
 
 @contextmanager
@@ -145,7 +182,10 @@ def beneath(place: str) -> Iterator[None]:
     try:
         yield
     except Refused as refused:
-        raise Refused(f"{place}{refused.where}", refused.reason, hint=refused.hint, code=refused.code) from refused
+        there = Refusals()
+        for each in refused.all:
+            there.add(each.at(f"{place}{each.where}"))
+        there.check()
     except Problem as problem:
         found = tuple(replace(each, pointer=f"{place}{each.pointer}") for each in problem.errors)
         if problem.status == 422 and found:
@@ -174,7 +214,7 @@ def storage_full(what: str) -> Problem:
 def response(problem: Problem, *, instance: str, request_id: str) -> JSONResponse:
     """The problem as it goes over the wire."""
     body = ProblemBody(
-        type=f"urn:retort:problem:{problem.code}",
+        type=problem.type,
         title=TITLES[problem.status][1],
         status=problem.status,
         detail=problem.detail,
@@ -184,7 +224,7 @@ def response(problem: Problem, *, instance: str, request_id: str) -> JSONRespons
         retryable=problem.retryable,
         hint=problem.hint,
         fault="system" if problem.status >= 500 else "user",
-        errors=[Fault(pointer=each.pointer, code=each.code, detail=each.detail) for each in problem.errors],
+        errors=[Fault(pointer=each.pointer, code=each.code, detail=each.detail, hint=each.hint) for each in problem.errors],
     )
     return JSONResponse(
         {**problem.more, **body.model_dump()}, problem.status, headers=problem.headers, media_type="application/problem+json"

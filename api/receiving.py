@@ -1,83 +1,208 @@
-"""Bytes on their way in: from the socket into the blob store, a mebibyte at a time, with the sender held back while the store writes."""
+"""Bytes on their way in: one batch is received while the one before it is hashed and stored, and the sender is held back by the slowest."""
 
+import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
+from starlette.requests import ClientDisconnect
 
 from api.problems import Problem
-from core.blobs import CHUNK, BlobStore, Digest
+from core.blobs import CHUNK
+from db.blobs import BATCH
 from db.crashpoint import crashpoint
+from db.session import Unavailable
+from db.uploads import Evicted, Upload, Writer
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_HASHES = 256
+_SILENT = 4
+"""A sender that missed so many beats is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """How far a blob was hashed by this process."""
+
+    blob: str
+    bytes: int
+    hasher: Any
 
 
 class Receiving:
-    """The uploads that are on their way in this process: one sender for each upload, and `most` in all, on threads of their own."""
+    """The uploads that are on their way in this process: `most` of them, on threads of their own.
 
-    def __init__(self, *, most: int, idle: float) -> None:
+    The digest of an unfinished upload is remembered here; another process, or this one after a restart, reads the stored bytes again.
+    """
+
+    def __init__(self, *, most: int, idle: float, beat: float) -> None:
         self._most = most
-        self._idle = idle
-        self._threads = anyio.CapacityLimiter(most)
-        self._busy: set[str] = set()
+        self._active = 0
+        self._threads = anyio.CapacityLimiter(3 * most)
+        self._hashed: OrderedDict[str, _Hashed] = OrderedDict()
+        self.idle = idle
+        self.beat = beat
 
-    @contextmanager
-    def alone(self, upload: str) -> Iterator[None]:
-        """Hold the upload against a second sender."""
-        if upload in self._busy:
-            raise Problem(423, f"another request is sending {upload} at this moment", code="upload_busy", hint="wait until it ends")
-        if len(self._busy) >= self._most:
+    @property
+    def stale(self) -> float:
+        """So long after its last sign of life a sender counts as gone."""
+        return _SILENT * self.beat
+
+    async def thread(self, work: Callable[..., T], *words: Any) -> T:
+        """Do it on a thread."""
+        return await anyio.to_thread.run_sync(work, *words, limiter=self._threads)
+
+    @asynccontextmanager
+    async def line(self, take: Callable[[], Writer]) -> AsyncIterator["Line"]:
+        """A line into the upload whose writer `take` is, until the end of the block; a Problem where it is evicted or falls silent."""
+        if self._active >= self._most:
             raise Problem(503, f"{self._most} uploads are on their way already", code="too_many_uploads", hint="try again soon")
-        self._busy.add(upload)
+        self._active += 1
         try:
-            yield
-        finally:
-            self._busy.discard(upload)
-
-    def is_busy(self, upload: str) -> bool:
-        """Whether a request is sending this upload now."""
-        return upload in self._busy
-
-    async def keep(self, stream: AsyncIterator[bytes], store: BlobStore, *, length: int, sha256: str) -> Digest:
-        """Store exactly `length` bytes whose digest is `sha256`; a Problem otherwise, and then nothing is kept."""
-
-        async def mebibyte() -> bytes:
-            whole = bytearray()
-            while len(whole) < CHUNK:
+            writer = await self.thread(take)
+            known = self._hashed.pop(writer.upload.id, None)
+            if known is None or (known.blob, known.bytes) != (writer.blob, writer.offset):
+                known = None
+            hasher = known.hasher if known else hashlib.sha256() if writer.offset == 0 else None
+            line = Line(self, writer, hasher)
+            with anyio.CancelScope() as scope:
+                watch = asyncio.create_task(line.watch(scope))
                 try:
-                    with anyio.fail_after(self._idle):
-                        whole += await anext(stream)
-                except StopAsyncIteration:
-                    break
-                except TimeoutError:
-                    raise Problem(408, f"nothing came for {self._idle:g} seconds", hint="send the whole file again") from None
-            return bytes(whole)
+                    yield line
+                except Evicted:
+                    raise _evicted() from None
+                finally:
+                    watch.cancel()
+                    with anyio.CancelScope(shield=True):
+                        await self._let_go(line)
+            if line.given_up:
+                raise line.given_up
+        finally:
+            self._active -= 1
 
-        def chunks() -> Iterator[bytes]:
-            hasher, received = hashlib.sha256(), 0
-            while chunk := anyio.from_thread.run(mebibyte):
-                received += len(chunk)
-                if received > length:
-                    raise _wrong_length(received, length)
-                hasher.update(chunk)
-                yield chunk
-                crashpoint("upload.middle")
-            if received != length:
-                raise _wrong_length(received, length)
-            if hasher.hexdigest() != sha256:
-                raise Problem(
-                    422,
-                    f"the bytes have the sha256 {hasher.hexdigest()}, declared was {sha256}",
-                    code="digest_mismatch",
-                    hint="the file changed or was damaged on its way: send it again, or declare a new upload",
+    async def _let_go(self, line: "Line") -> None:
+        writer = line.writer
+        if line.hasher is not None and not line.is_broken:
+            self._hashed[writer.upload.id] = _Hashed(writer.blob, writer.offset, line.hasher)
+            while len(self._hashed) > _HASHES:
+                self._hashed.popitem(last=False)
+        try:
+            await self.thread(writer.release)
+        except Unavailable as error:
+            log.warning("the upload %s counts as busy for some seconds more: %s", writer.upload.id, error)
+
+
+class Line:
+    """The bytes of one request, on their way into an upload."""
+
+    def __init__(self, receiving: Receiving, writer: Writer, hasher: Any) -> None:
+        self.writer = writer
+        self.hasher = hasher
+        self.given_up: Problem | None = None
+        self.is_broken = False
+        self._receiving = receiving
+        self._heard = self._begun = time.monotonic()
+        self._batch, self._other = memoryview(bytearray(BATCH)), memoryview(bytearray(BATCH))
+        self._held = 0
+        self._received = writer.offset
+        self._storing: asyncio.Task[None] | None = None
+
+    async def take(self, stream: AsyncIterator[bytes]) -> None:
+        """Store what comes, up to the declared end; a Problem if more comes. What came before a line broke, or an error, is kept."""
+        declared = self.writer.upload.bytes
+        try:
+            async for piece in stream:
+                self._heard = time.monotonic()
+                left = declared - self._received - self._held
+                await self._collect(memoryview(piece)[:left])
+                if len(piece) > left:
+                    raise Problem(422, f"more than the declared {declared} bytes came", code="length_mismatch", hint="declare a new upload")
+                if self._heard - self._begun > self._receiving.beat:
+                    await self._hand_over()
+        except ClientDisconnect:
+            raise Problem(400, "the sender hung up before all bytes came", hint="ask for the offset, and go on from there") from None
+        finally:
+            with anyio.CancelScope(shield=True):
+                if not self.is_broken:
+                    await self._hand_over()
+                    await self._settle()
+
+    async def finish(self) -> Upload:
+        """The completed upload; a Problem if the bytes are not all there, or others than were declared."""
+        upload = self.writer.upload
+        if self.writer.offset != upload.bytes:
+            raise Problem(
+                422, f"{self.writer.offset} bytes came, declared were {upload.bytes}", code="length_mismatch", hint="send the rest",
+                headers={"Upload-Offset": str(self.writer.offset)},
+            )  # fmt: skip
+        digest = self.hasher.hexdigest() if self.hasher else await self._receiving.thread(self.writer.digest)
+        crashpoint("upload.before_ready")
+        return await self._receiving.thread(self.writer.complete, digest)
+
+    async def watch(self, scope: anyio.CancelScope) -> None:
+        """Say that the sender lives, as long as it does; end the block of the line once it is evicted or silent for too long."""
+        while self.given_up is None:
+            await asyncio.sleep(min(self._receiving.beat, self._receiving.idle / 2))
+            if time.monotonic() - self._heard > self._receiving.idle:
+                self.given_up = Problem(
+                    408, f"nothing came for {self._receiving.idle:g} seconds", hint="ask for the offset, and go on from there"
                 )
+            try:
+                await self._receiving.thread(self.writer.live)
+            except Evicted:
+                self.given_up = _evicted()
+            except Unavailable as error:
+                log.warning("the upload %s: %s", self.writer.upload.id, error)
+        scope.cancel()
 
-        return await anyio.to_thread.run_sync(store.put, chunks(), limiter=self._threads)
+    async def _collect(self, piece: memoryview) -> None:
+        while piece:
+            if self._held == 0:
+                self._begun = time.monotonic()
+            room = BATCH - self._received % CHUNK  # batches end where a mebibyte does
+            taken = min(len(piece), room - self._held)
+            self._batch[self._held : self._held + taken] = piece[:taken]
+            self._held, piece = self._held + taken, piece[taken:]
+            if self._held == room:
+                await self._hand_over()
+
+    async def _hand_over(self) -> None:
+        """Let the batch be stored, once the one before it is."""
+        await self._settle()
+        if self._held:
+            self._storing = asyncio.create_task(self._store(self._batch[: self._held]))
+            self._received += self._held
+            self._batch, self._other, self._held = self._other, self._batch, 0
+        self._heard = self._begun = time.monotonic()
+
+    async def _settle(self) -> None:
+        if self._storing is not None:
+            await asyncio.shield(self._storing)
+            self._storing = None
+
+    async def _store(self, data: memoryview) -> None:
+        try:
+            hashing = [self._receiving.thread(self.hasher.update, data)] if self.hasher else []
+            await asyncio.gather(self._receiving.thread(self._append, data), *hashing)
+        except BaseException:
+            self.is_broken = True
+            raise
+
+    def _append(self, data: memoryview) -> None:
+        self.writer.append(data)
+        crashpoint("upload.middle")
 
 
-def _wrong_length(received: int, declared: int) -> Problem:
-    more = "more than " if received > declared else ""
+def _evicted() -> Problem:
     return Problem(
-        422, f"{more}{min(received, declared)} bytes came, declared were {declared}", code="length_mismatch", hint="send the whole file"
+        409, "another request has taken this upload over", code="upload_evicted", hint="only one may send it: ask for the offset first"
     )

@@ -103,13 +103,15 @@ Domain = Annotated[
 class Objective(_Part):
     """What a trial is judged by: the validation after the last epoch of its training."""
 
-    metric: Literal["validation_accuracy", "validation_loss"] = "validation_accuracy"
-    goal: Literal["max", "min"] | None = Field(None, description="Left out: max of the accuracy, min of the loss.")
+    metric: Literal["validation_accuracy", "validation_loss", "validation_agreement"] = Field(
+        "validation_accuracy", description="A dataset without labels knows the agreement with the teacher alone, and no other does."
+    )
+    goal: Literal["max", "min"] | None = Field(None, description="Left out: min of the loss, max of the others.")
 
     @property
     def maximizes(self) -> bool:
         """Whether more is better."""
-        return self.goal == "max" or (self.goal is None and self.metric == "validation_accuracy")
+        return self.goal == "max" or (self.goal is None and self.metric != "validation_loss")
 
 
 class Pruner(_Part):

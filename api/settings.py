@@ -18,6 +18,10 @@ class Settings(BaseSettings):
     database_url: str = Field(description="sqlite:////folder/retort.db, or postgresql://user:password@host:port/database")
     broker_url: str = Field(description="filesystem:///folder, or redis://host:port/0")
     data: Path = Field(Path("retort-data"), description="the folder of this process; /readyz writes there and watches its free space")
+    blobs: Path | None = Field(
+        None,
+        description="the folder of large blobs (uploads, datasets), the same for the API and the workers; none: they are in the database",
+    )
     parent: int | None = Field(None, description="end together with this process")
 
     host: str = "127.0.0.1"
@@ -29,6 +33,9 @@ class Settings(BaseSettings):
     max_depth: int = Field(20, description="of a JSON body")
     max_upload: int = Field(8 * GIB, ge=1)
     max_uploads: int = Field(8, ge=1, description="uploads that may be on their way at once")
+    upload_beat: float = Field(
+        5.0, gt=0, description="between two signs of life of an upload; one that gave none for four times as long has no sender any more"
+    )
     upload_idle: float = Field(60.0, gt=0, description="an upload whose sender is silent for so long is given up")
     convert: Literal["off", "isolated", "anyway"] = Field("off", description="whether .pt files are taken in; as the workers have it")
     max_queued: int = Field(1000, ge=1, description="queued jobs of one tenant")

@@ -40,7 +40,8 @@ class UploadCard(BaseModel):
     purpose: str
     filename: str
     bytes: int
-    offset: int
+    offset: int = Field(description="how many bytes are there: the next to come is the one at this place")
+    failed: bool = Field(description="all bytes came, with another digest than was declared: they may come again, from 0")
     sha256: str
     created_at: datetime
     expires_at: datetime
@@ -149,6 +150,8 @@ class Urls(BaseModel):
     logs: str
     attempts: str
     artifacts: str
+    exports: str
+    bundle: str
 
 
 class JobCard(BaseModel):
@@ -247,16 +250,31 @@ class AttemptCard(BaseModel):
     lines: list[str] = Field(description="what its process wrote at its end, where `lines` asked for it")
 
 
+class ExportCard(BaseModel):
+    """A format of a student: `ready` to download, `processing`, or `rejected`, for the `reason` there is."""
+
+    object: Literal["export"] = "export"
+    format: str
+    status: Literal["processing", "ready", "rejected"]
+    reason: str | None = Field(description="why it is not offered")
+    facts: dict[str, Any] = Field(description="the figures of its comparison with the student, as far as it came to one")
+    job: str = Field(description="the job that made it, makes it now, or tried in vain")
+
+
 class ArtifactCard(BaseModel):
     """A file that a job made; `facts` says how it was verified."""
 
     object: Literal["artifact"] = "artifact"
     id: str
-    job: str
+    job: str = Field(description="the job that made it: the one that trained the student, or a later export of it")
     name: str
+    path: str | None = Field(
+        description="where it lies in the bundle; none for the checksums of one format's files, for the bundle has its own of all"
+    )
     format: str
     sha256: str
     bytes: int
     facts: dict[str, Any]
     created_at: datetime
     content: str = Field(description="where its bytes are")
+    warning: str | None = Field(None, description="what to know before the file is opened")

@@ -9,20 +9,20 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from api import named
 from api.deps import Service, need_room
-from api.findings import Finding, findings
-from api.problems import Problem, invalid, key_reused, not_kept, too_many_queued
-from core.anatomy import Anatomy
+from api.findings import findings
+from api.named import Network, initial_weights, ready
+from api.problems import Problems, invalid, key_reused, not_kept, too_many_queued
+from api.score import Score, score
 from core.data.report import DatasetReport
-from core.frozen import FAMILY
 from core.plan import Plan, plan
 from core.spec import DatasetRef, JobSpec, identity
-from db import assets, life
+from db import life
 from db.access import Tenant
 from db.assets import Asset
 from db.crashpoint import crashpoint
 from db.life import Job
-from db.states import AssetKind
 
 QUEUES = {"auto": "any", "cuda": "gpu", "cpu": "cpu"}
 """The device of a spec, and the queue whose workers have it; every worker takes from "any"."""
@@ -32,46 +32,71 @@ _PLANNING = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A job that was planned and may be queued: its job.json, and the blobs that lie beside it."""
+    """A job that was planned and may be queued: its job.json, the blobs that lie beside it, and what it was planned from."""
 
     spec: JobSpec
     plan: Plan
     task: dict[str, Any]
     blobs: dict[str, str]
+    teacher: Network | None
+    student: Network
+    dataset: Asset
+    score: Score | None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the person should know before the job runs."""
+        return [*self.plan.warnings, *([self.score.warning] if self.score and self.score.warning else [])]
 
 
 def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
     """Plan a job with what it names. A Problem where something is not there or not ready, `Refused` where it does not fit together."""
-    teacher = ready(running, tenant, "teacher", spec.teacher, "/teacher") if spec.teacher else None
-    student = ready(running, tenant, "architecture", spec.student.architecture, "/student/architecture")
-    dataset = ready(running, tenant, "dataset", spec.dataset.id, "/dataset/id")
+    teacher = student = dataset = other = None
+    weights, missing = None, Problems()
+    if spec.teacher:
+        with missing.gather():
+            teacher = named.teacher(running, tenant, spec.teacher, "/teacher")
+    with missing.gather():
+        student = named.architecture(running, tenant, spec.student.architecture, "/student/architecture")
+    with missing.gather():
+        dataset = ready(running, tenant, "dataset", spec.dataset.id, "/dataset/id")
     ref: DatasetRef | None = spec.teacher_dataset
-    other = ready(running, tenant, "dataset", ref.id, "/teacher_dataset/id") if ref else None
-    weights = spec.student.weights
+    if ref:
+        with missing.gather():
+            other = ready(running, tenant, "dataset", ref.id, "/teacher_dataset/id")
+    if isinstance(spec.student.weights, str):
+        with missing.gather():
+            weights = initial_weights(running, tenant, spec.student.weights, student.anatomy if student else None)
+    missing.check()
+    assert student is not None
+    assert dataset is not None
     blobs = {
-        teacher_path(teacher): teacher.blob if teacher else None,
+        teacher.place if teacher else "in/teacher.safetensors": teacher.weights if teacher else None,
         "in/dataset.safetensors": dataset.blob,
         "in/teacher_dataset.safetensors": other.blob if other else None,
-        "in/student.safetensors": _weights(running, tenant, weights) if isinstance(weights, str) else None,
+        "in/student.safetensors": weights,
     }
     task = {
         "kind": "distil",
         "spec": spec.model_dump(mode="json"),
-        "teacher": network(teacher) if teacher else None,
-        "student": network(student),
-        "dataset": _report(dataset),
-        "teacher_dataset": _report(other) if other else None,
+        "teacher": teacher.described if teacher else None,
+        "student": student.described,
+        "dataset": dataset.report,
+        "teacher_dataset": other.report if other else None,
     }
     with _PLANNING, torch.device("meta"):
         planned = plan(
             spec,
-            anatomy(teacher) if teacher else None,
-            anatomy(student),
-            dataset=DatasetReport.model_validate(_report(dataset)),
-            teacher_dataset=DatasetReport.model_validate(_report(other)) if other else None,
-            teacher_labels=teacher.request.get("labels") if teacher else None,
+            teacher.anatomy if teacher else None,
+            student.anatomy,
+            dataset=DatasetReport.model_validate(dataset.report),
+            teacher_dataset=DatasetReport.model_validate(other.report) if other else None,
+            teacher_labels=teacher.labels if teacher else None,
         )
-    return Draft(spec, planned, task, {path: digest for path, digest in blobs.items() if digest})
+    found = {path: digest for path, digest in blobs.items() if digest}
+    return Draft(
+        spec, planned, task, found, teacher, student, dataset, score(running, tenant, teacher, dataset, spec.label_map) if teacher else None
+    )
 
 
 def overridden(spec: Mapping[str, Any], overrides: Mapping[str, Any]) -> JobSpec:
@@ -125,7 +150,12 @@ def submit(
             name=spec.name,
             spec=drafted.task["spec"],
             spec_sha=identity(spec),
-            inputs={"task": drafted.task, "blobs": drafted.blobs, "warnings": drafted.plan.warnings},
+            inputs={
+                "task": drafted.task,
+                "blobs": drafted.blobs,
+                "warnings": drafted.warnings,
+                "student": drafted.student.anatomy.to_json(),
+            },
             queue=QUEUES[spec.device],
             seconds_limit=spec.limits.seconds,
             metadata=spec.metadata,
@@ -147,61 +177,3 @@ def submit(
 def fingerprint(request: str) -> str:
     """What an idempotency key is remembered with: the same key for another request is refused."""
     return hashlib.sha256(request.encode()).hexdigest()
-
-
-def ready(running: Service, tenant: Tenant, kind: AssetKind, id: str, where: str) -> Asset:
-    """An asset whose inspection has passed; a Problem that points at `where` in the request for any other."""
-    asset = assets.get_asset(running.database, tenant, id, kind=kind)
-    if asset is None:
-        raise invalid([Finding(where, "not_found", f"there is no {kind} {id}", f"GET /v1/{kind}s lists yours")])
-    if asset.status == "ready":
-        return asset
-    reason = str((asset.problem or {}).get("reason", ""))
-    raise Problem(
-        409,
-        f"the {kind} {id} is {asset.status}" + (f": {reason}" if reason else ""),
-        code="not_ready",
-        hint="wait until its inspection has passed" if asset.status == "processing" else "add it again, mended",
-        retryable=asset.status == "processing",
-        errors=[Finding(where, "not_ready", f"it is {asset.status}")],
-        more={"current_status": asset.status},
-    )
-
-
-def _weights(running: Service, tenant: Tenant, id: str) -> str:
-    """The digest of the weights that the student starts from: an upload of its own, or what another job made."""
-    where = "/student/weights"
-    if id.startswith("art_"):
-        artifact = assets.get_artifact(running.database, tenant, id)
-        if artifact is None:
-            raise invalid([Finding(where, "not_found", f"there is no artifact {id}")])
-        return artifact.sha256
-    upload = assets.get_upload(running.database, tenant, id)
-    if upload is None:
-        raise invalid([Finding(where, "not_found", f"there is no upload {id}")])
-    if upload.status != "completed":
-        raise Problem(
-            409, f"the upload {id} is {upload.status}", code="not_ready", errors=[Finding(where, "not_ready", f"it is {upload.status}")]
-        )
-    return upload.sha256
-
-
-def network(asset: Asset) -> dict[str, Any]:
-    """What a child is told of a network: what it is, how its inputs are normalised and, of a teacher, what its outputs are called."""
-    described = {"architecture": asset.request["architecture"], "normalization": asset.request.get("normalization")}
-    return {**described, "classes": asset.request.get("labels")} if asset.kind == "teacher" else described
-
-
-def teacher_path(teacher: Asset | None) -> str:
-    """Where a job folder has the teacher: weights of a family, or a whole model."""
-    is_whole = teacher is not None and teacher.request["architecture"].get("family") == FAMILY
-    return "in/teacher.onnx" if is_whole else "in/teacher.safetensors"
-
-
-def anatomy(asset: Asset) -> Anatomy:
-    """What the inspection of a network measured."""
-    return Anatomy.model_validate(_report(asset)["anatomy"])
-
-
-def _report(asset: Asset) -> dict[str, Any]:
-    return asset.report or {}

@@ -175,13 +175,14 @@ def _end(
         sweeps.end_sweep(running.database, tenant, sweep.id, problem=problem)
         return
     weights, reason_of_none = importances
+    figures = [name for name in ("accuracy", "agreement") if any(name in trial.test for trial in done)]
     result = {
         "best": {"trial": best.number, "job": best.job, "params": best.params, "value": best.value, "seed": best.seed},
         "reruns": {
             **_spread([trial.value for trial in done if trial.value is not None]),
             "jobs": [trial.job for trial in done],
             "seeds": [trial.seed for trial in done],
-            "test_accuracy": _spread([trial.test_accuracy for trial in done if trial.test_accuracy is not None]),
+            **{f"test_{name}": _spread([trial.test[name] for trial in done if name in trial.test]) for name in figures},
         },
         "importances": weights,
         "importances_reason": reason_of_none,

@@ -19,7 +19,7 @@ class Trial:
     """One trial, or one re-run of the best (`is_rerun`).
 
     `reports` are the objective after each epoch of training, by epoch from 0; `value` is that of the last one, once the job succeeded.
-    `problem` says why it failed. `test_accuracy` is for re-runs alone: nothing chooses by it.
+    `problem` says why it failed. `test`, its figures on the test split, is for re-runs alone: nothing chooses by it.
     """
 
     number: int
@@ -32,7 +32,7 @@ class Trial:
     reports: Mapping[int, float] = field(default_factory=dict)
     value: float | None = None
     problem: Mapping[str, Any] | None = None
-    test_accuracy: float | None = None
+    test: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_busy(self) -> bool:
@@ -77,7 +77,6 @@ def trial_of(row: TrialRow, events: Events, search: Search) -> Trial:
         "quarantined": "failed",
         "cancelled": "pruned" if pruned else "cancelled",
     }
-    test = (row.result or {}).get("test") or {}
     return Trial(
         number=row.number,
         is_rerun=is_rerun,
@@ -89,7 +88,7 @@ def trial_of(row: TrialRow, events: Events, search: Search) -> Trial:
         reports=reports,
         value=value,
         problem=_NO_VALUE if row.state == "succeeded" and value is None else row.problem,
-        test_accuracy=test.get("accuracy") if is_rerun else None,
+        test=((row.result or {}).get("test") or {}) if is_rerun else {},
     )
 
 

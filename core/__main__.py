@@ -1,5 +1,5 @@
 """The process contract: `python -m core run|inspect|convert|evaluate DIR` works on one job folder, `python -m core methods` prints the
-catalogue, or writes a page about each method.
+catalogue, or writes a page about each method, `python -m core calibrate` measures the machine and prints what it does.
 
 Events go to standard output, one line of JSON each; commands come on standard input; all else that is printed goes to standard
 error. The exit code says how it ended, see `core/errors.py`; any other code than those is a crash, with its traceback on standard error.
@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from core import shim
 from core.blobs import NO_ROOM
@@ -25,7 +25,7 @@ from core.errors import (
     Refused,
     Unresumable,
 )
-from core.events import Refusal
+from core.events import Refusal, Result
 from core.isolation import leave_network
 from core.wire import Stopped, Wire
 
@@ -38,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     has_network = not (asked.command == "convert" and leave_network())  # first of all, for a thread would hinder it
     if asked.parent is not None:
         shim.die_with_parent(asked.parent)
+    if asked.command == "calibrate":
+        return _calibrate(asked.device, asked.threads, asked.nice)
     folder: Path = asked.folder.resolve()
     try:
         task = json.loads((folder / "job.json").read_text())
@@ -139,6 +141,16 @@ def _methods(folder: Path | None) -> int:
     return 0
 
 
+def _calibrate(device: Literal["cpu", "cuda"], threads: int, nice: int) -> int:
+    shim.limit(memory=None, nice=nice)
+    wire = Wire.open()
+    from core.calibrate import calibrate
+    from core.runtime import Runtime
+
+    wire.tell(Result(calibrate(Runtime(device=device, threads=threads)).model_dump(mode="json")))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m core", description="Retort's engine: one process, one job folder.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -154,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--parent", type=int, metavar="PID", help="die when this parent dies")
         command.add_argument("--memory", type=int, metavar="BYTES", help="at most this much private memory (on the CPU only)")
         command.add_argument("--nice", type=int, default=0, metavar="N", help="lower the priority")
+    does = "measure the machine, and print what it does as one event"
+    calibrate = commands.add_parser("calibrate", help=does, description=does)
+    calibrate.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    calibrate.add_argument("--threads", type=int, default=2, metavar="N", help="of one job")
+    calibrate.add_argument("--parent", type=int, metavar="PID", help="die when this parent dies")
+    calibrate.add_argument("--nice", type=int, default=0, metavar="N", help="lower the priority")
     does = "print every method with the JSON schema of its parameters"
     methods = commands.add_parser("methods", help=does, description=does)
     methods.add_argument("--pages", type=Path, metavar="DIR", help="write a page about each method into this folder instead")

@@ -8,43 +8,25 @@ from typing import Any, Literal, NamedTuple
 import torch
 from pydantic import BaseModel, ConfigDict, field_serializer, field_validator
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.errors import Refused
+from core.errors import NoTap, Refusals, Refused
 from core.graph import Node, Record
-from core.networks import Family, Shape
+from core.networks import LARGEST, Family, Shape
+from core.stages import Stage, stages
 from core.taps import Pair, Tap, Tapped, site_of
-from core.watch import BATCH, Call, Operations, Watch
+from core.watch import BATCH, Kept, Operations, Watch
 
-LARGEST = 1_000_000_000
-"""Networks with more parameters, and terms that bring more, are refused: four gigabytes of weights, three times that to train them."""
-_ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU,
-    nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Softplus, nn.Sigmoid, nn.Tanh,
-)  # fmt: skip
-
-
-class Stage(BaseModel):
-    """A stretch of a network whose maps have one size.
-
-    `out` is what the stage gives (`channels` of them); `pre` enters the activation that ends it, or, where a stage ends in a
-    raw sum, the next activation of that size (`pre_channels` of them, which may differ). Without such a module `pre` is None.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    size: tuple[int, int]
-    out: Tap
-    channels: int
-    pre: Tap | None
-    pre_channels: int | None
+_TRAINED = 64
+"""The batch of the training pass: so large that what is kept once, as the statistics of a batch norm, counts little for one input."""
 
 
 class Anatomy(BaseModel):
     """What can be known of a network without its weights. Shapes are without the batch.
 
     `parameters` counts what learns; `flops` is one forward pass of one input, a multiplication and its addition being two;
+    `activations` are the bytes that a training pass in fp32 keeps for the backward pass, for one input of a batch of 64: what autograd
+    saves, the input too, without weights and buffers. They are 0 in a report that was stored before they were measured.
     `taps` stand in execution order, inputs (":in") too; `calls` says how often one forward pass calls a module; `ops` are the
     ATen operations by name, without the underscore of the in-place ones; `weights` are the names and shapes of the state dict,
     buffers included. `mean` and `std` are the network's own normalisation in data units, None where it has none. `graph` is the pass in
@@ -59,6 +41,7 @@ class Anatomy(BaseModel):
     classes: int
     parameters: int
     flops: int
+    activations: int = 0
     taps: Mapping[Tap, Shape]
     calls: Mapping[str, int]
     ops: frozenset[str]
@@ -94,55 +77,58 @@ class Anatomy(BaseModel):
         return frozenset(itertools.takewhile(lambda tap: tap.endswith(":in") or site_of(tap).module not in owners, self.taps))
 
     def require(self, tap: Tap, where: str = "/methods") -> Shape:
-        """The shape at a tap; `Refused` at `where` for a tap the network does not have, naming the nearest."""
+        """The shape at a tap; `NoTap` at `where` for a tap the network does not have, naming the nearest."""
         if tap in self.taps:
             return self.taps[tap]
         try:
             site = site_of(tap)
         except ValueError as wrong:
-            raise Refused(where, str(wrong)) from None
+            raise NoTap(where, str(wrong)) from None
         if site.module in self.calls and site.call > self.calls[site.module]:
             times = self.calls[site.module]
-            raise Refused(where, f"there is no tap {tap!r}: one forward pass calls {site.module!r} {times} time{'s'[: times > 1]}")
+            raise NoTap(where, f"there is no tap {tap!r}: one forward pass calls {site.module!r} {times} time{'s'[: times > 1]}")
         near = difflib.get_close_matches(tap, self.taps, n=3, cutoff=0.4)
         hint = f"the nearest are {', '.join(near)}" if near else "GET /v1/teachers/{id}/taps and GET /v1/architectures/{id}/taps list them"
-        raise Refused(where, f"there is no tap {tap!r} in this {self.family or 'network'}", hint=hint)
+        raise NoTap(where, f"there is no tap {tap!r} in this {self.family or 'network'}", hint=hint)
 
 
 def measure(family: Family, *, normalization: Mapping[str, Sequence[float]] | None = None) -> Anatomy:
     """The anatomy of a network of this family, taken on the meta device: no weights, no arithmetic.
 
     `normalization` is {"mean": [...], "std": [...]}, per channel (per feature for flat inputs) or one value for all. `Refused`
-    at /normalization where it does not fit the input, at /architecture for a network of absurd size.
+    at /normalization where it does not fit the input, at /architecture for a network of absurd size or one that another library refuses.
     """
     mean, std = normalized(normalization, family.input)
     with torch.device("meta"):
         # A fresh network, out-of-place: in-place activations would overwrite the inputs that are measured here.
-        network = Tapped(family.build()).network.eval()
+        network = Tapped(family.build()).network
         x = torch.empty(BATCH, *family.input)
     parameters = sum(p.numel() for p in network.parameters())
     if parameters > LARGEST:
         raise Refused("/architecture", f"{parameters:,} parameters are more than the {LARGEST:,} that are taken")
-    watched = Watch(network)
+    kept = Kept(network)
+    with kept:
+        _try(family, network.train(), torch.empty(_TRAINED, *family.input, device="meta"))
+    watched = Watch(network.eval().requires_grad_(False))
     with (
         torch.no_grad(),
         FlopCounterMode(display=False) as flops,
         Operations() as operations,
         Record(network, x, lambda: watched.here) as record,
     ):
-        logits = network(x)
-    assert logits.shape == (BATCH, family.classes), f"{family.family} gives {tuple(logits.shape)}"
+        _try(family, network, x)
     return Anatomy(
         family=family.family,
         input=family.input,
         classes=family.classes,
         parameters=parameters,
         flops=flops.get_total_flops() // BATCH,
+        activations=kept.bytes // _TRAINED,
         taps=watched.taps(),
         calls=watched.counts,
         ops=frozenset(operations.names),
         weights={name: tuple(value.shape) for name, value in network.state_dict().items()},
-        stages=_stages(watched.calls, family.input) if len(family.input) == 3 else (),
+        stages=stages(watched.calls, family.input) if len(family.input) == 3 else (),
         mean=mean,
         std=std,
         graph=tuple(record.nodes),
@@ -197,20 +183,43 @@ def join(
     where `maps` are needed, and, with `same_size`, for ends whose maps differ in height or width.
     """
     assert teacher is not None, "plan refuses a method that needs a teacher where there is none"
-    found = []
+    found, wrong = [], Refusals()
     for k, pair in enumerate(pairs or match(teacher, student, what, where="/pairs")):
-        joint = Joint(pair, teacher.require(pair.teacher, f"/pairs/{k}/0"), student.require(pair.student, f"/pairs/{k}/1"))
-        if pair.student in student.fixed:
-            reason = f"nothing that the student learns comes before {pair.student!r}"
-            raise Refused(f"/pairs/{k}/1", reason, hint="a tap behind the student's first layer")
-        for end, (tap, shape) in enumerate(zip(pair, joint[1:], strict=True)):
-            if maps and len(shape) != 3:
-                raise Refused(f"/pairs/{k}/{end}", f"{tap!r} has the shape {shape}: no height and width", hint="name a tap that shows maps")
-        if same_size and joint.teacher[1:] != joint.student[1:]:
-            reason = f"the teacher's {pair.teacher!r} has the shape {joint.teacher}, the student's {pair.student!r} {joint.student}"
-            raise Refused(f"/pairs/{k}", f"{reason}: height and width must be equal", hint="GET /v1/pairs suggests pairs that fit")
-        found.append(joint)
+        with wrong.gather():
+            found.append(_joint(pair, teacher, student, f"/pairs/{k}", maps=maps, same_size=same_size))
+    wrong.check()
     return tuple(found)
+
+
+def _joint(pair: Pair, teacher: Anatomy, student: Anatomy, where: str, *, maps: bool, same_size: bool) -> Joint:
+    """One pair with its shapes, for `join`."""
+    wrong, shapes = Refusals(), list[Shape]()
+    for end, anatomy in enumerate((teacher, student)):
+        with wrong.gather():
+            shapes.append(anatomy.require(pair[end], f"{where}/{end}"))
+    wrong.check()
+    joint = Joint(pair, *shapes)
+    if pair.student in student.fixed:
+        reason = f"nothing that the student learns comes before {pair.student!r}"
+        raise Refused(f"{where}/1", reason, hint="a tap behind the student's first layer")
+    for end, (tap, shape) in enumerate(zip(pair, shapes, strict=True)):
+        if maps and len(shape) != 3:
+            raise Refused(f"{where}/{end}", f"{tap!r} has the shape {shape}: no height and width", hint="name a tap that shows maps")
+    if same_size and joint.teacher[1:] != joint.student[1:]:
+        reason = f"the teacher's {pair.teacher!r} has the shape {joint.teacher}, the student's {pair.student!r} {joint.student}"
+        raise Refused(where, f"{reason}: height and width must be equal", hint="GET /v1/pairs suggests pairs that fit")
+    return joint
+
+
+def _try(family: Family, network: nn.Module, x: Tensor) -> None:
+    """One pass of a batch. `Refused` at /architecture/input where a network that another library made does not take it."""
+    try:
+        shape = tuple(network(x).shape)
+        assert shape == (len(x), family.classes), f"for {len(x)} inputs it gives {shape} and not {family.classes} values for each"
+    except Exception as wrong:
+        if not family.foreign:
+            raise
+        raise Refused("/architecture/input", f"the network does not take inputs of the shape {family.input}: {wrong}") from wrong
 
 
 def normalized(
@@ -232,58 +241,3 @@ def normalized(
         if not bool(torch.isfinite(numbers).all()) or (name == "std" and float(numbers.min()) < torch.finfo(torch.float32).tiny):
             raise Refused(f"/normalization/{name}", "means are finite, and deviations are finite and above zero")
     return tuple(float(v) for v in normalization["mean"]), tuple(float(v) for v in normalization["std"])
-
-
-def _stages(calls: list[Call], shape: Shape) -> tuple[Stage, ...]:
-    """The stages of a network that was watched.
-
-    A size counts if a convolution gives it and nothing larger comes later (a squeeze-and-excitation shrinks only for a moment).
-    A stage ends with the last call before the outermost module that goes from its size to a smaller one begins; the last stage
-    ends with its last whole block, because a batch norm and a ReLU before the pooling are not the block's.
-    """
-
-    def size(value: Tensor | None) -> tuple[int, int] | None:
-        if value is None or value.ndim != 4:
-            return None
-        height, width = value.shape[2:]
-        return (height, width) if abs(height * shape[2] - width * shape[1]) < max(shape[1:]) else None
-
-    finished = sorted((call for call in calls if size(call.given)), key=lambda call: call.end)
-    sizes: list[tuple[int, int]] = []
-    convolved = set()
-    for call in reversed(finished):
-        now = size(call.given)
-        if now and (not sizes or now[0] * now[1] > sizes[-1][0] * sizes[-1][1]):
-            sizes.append(now)
-        if now == sizes[-1] and isinstance(call.module, _ConvNd):
-            convolved.add(now)
-    kept = [s for s in reversed(sizes) if s in convolved]
-    stages = []
-    for s in kept:
-        ends = [call for call in finished if size(call.given) == s]
-        if s == kept[-1]:
-            end = next((call for call in reversed(ends) if call.whole), ends[-1])
-        else:
-            after = sizes[sizes.index(s) - 1]
-            leaving = [call.begin for call in calls if size(call.taken) == s and size(call.given) == after]
-            before = [[call for call in ends if call.end <= begin] for begin in leaving]
-            if not any(before):
-                continue
-            end = next(there for there in before if there)[-1]
-        stages.append(_stage(s, end, [call for call in calls if isinstance(call.module, _ACTIVATIONS) and size(call.taken) == s]))
-    return tuple(stages)
-
-
-def _stage(size: tuple[int, int], end: Call, activations: list[Call]) -> Stage:
-    """The stage that `end` closes: its activation is the one that made its output, or else the next of that size."""
-    own = [call for call in activations if call.given is end.given]
-    following = [call for call in activations if call.begin >= end.end]
-    pre = next(iter(own + following), None)
-    assert end.given is not None
-    return Stage(
-        size=size,
-        out=end.site.tap,
-        channels=end.given.shape[1],
-        pre=pre.site._replace(enters=True).tap if pre else None,
-        pre_channels=pre.taken.shape[1] if pre and pre.taken is not None else None,
-    )

@@ -14,6 +14,10 @@ from core.bench import Bench
 from core.objective import autocast, losses_of, parts
 from core.source import Source
 
+_FEW = 16
+"""Samples on which the reach of the gradients is looked for. Every module's output is held for it, and its gradient: on a whole batch that
+would be the most memory that a job ever needs."""
+
 
 def settle(bench: Bench, source: Source) -> None:
     """Set the modes of both networks for the fit that the bench has entered; the loop does not touch them again.
@@ -34,7 +38,7 @@ def settle(bench: Bench, source: Source) -> None:
 
 def _reached(bench: Bench, source: Source) -> set[int]:
     """The ids of the student's modules whose outputs get a gradient."""
-    terms, recipe = bench.terms, bench.now.recipe
+    terms = bench.terms
     bench.student.eval()
     for term in terms.values():
         term.eval()
@@ -48,7 +52,7 @@ def _reached(bench: Bench, source: Source) -> set[int]:
     try:
         with autocast(bench):
             batch, views = source(0, 0, terms)
-        part, theirs = next(parts(batch, views, recipe.batch_size, recipe.accumulate))
+        part, theirs = next(parts(batch, views, _FEW, len(batch.x)))
         # The input asks for a gradient here, and only here: a dropout or a batch norm below all that learns is reached too.
         part = replace(part, x=part.x.detach().requires_grad_())
         losses, _ = losses_of(bench, part, theirs, terms=terms, epoch=0, source=source)

@@ -27,15 +27,22 @@ class BlobStore(Protocol):
     def put(self, chunks: Iterable[bytes]) -> Digest:
         """Keep the bytes; nothing is visible until all of them are."""
 
-    def get(self, digest: Digest) -> Iterator[bytes]:
-        """The bytes in order, verified while they stream: `Corrupt` at the end if they are not what their name says; KeyError if absent."""
+    def get(self, digest: Digest, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes in order, or those of a slice; KeyError if absent. The whole is verified while it streams: `Corrupt` at the end if it
+        is not what its name says. A part has no name to be checked by: only that it is all there is known of it.
+        """
 
 
-def read_chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, a mebibyte at a time."""
+def read_chunks(path: Path, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+    """The bytes of a file from `start` up to `stop` or its end, a mebibyte at a time."""
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
+        file.seek(start)
+        if stop is None:
+            while chunk := file.read(CHUNK):
+                yield chunk
+        else:
+            while chunk := file.read(max(0, min(CHUNK, stop - file.tell()))):
+                yield chunk
 
 
 def digest_of(path: Path) -> Digest:
@@ -75,11 +82,14 @@ class Directory:
             part.unlink(missing_ok=True)
         return digest
 
-    def get(self, digest: Digest) -> Iterator[bytes]:
+    def get(self, digest: Digest, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
         """See `BlobStore.get`."""
         path = self.path(digest)
         if not path.is_file():
             raise KeyError(digest)
+        if start > 0 or (stop is not None and stop < path.stat().st_size):
+            yield from read_chunks(path, start, stop)
+            return
         hasher = hashlib.sha256()
         for chunk in read_chunks(path):
             hasher.update(chunk)

@@ -2,12 +2,17 @@
 
     RetortError
     ├── Refused     the user's fault: names the field, the reason and what to try
+    │   └── NoTap   it names a place that a network does not have
     ├── Diverged    training met a loss that is not finite
     └── Corrupt     bytes that are not what their name says: the world's fault
         └── Unresumable   so is the checkpoint that the job was to go on from
 
 This module imports no torch: the worker reads it.
 """
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
 
 EXIT_REFUSED = 10
 """The child refused the job for good; its last event says why."""
@@ -34,15 +39,55 @@ class Refused(RetortError):
     """A request that cannot be carried out as it was made.
 
     `where` is a JSON pointer into what the user sent ("/methods/0/temperature"), `reason` says what is wrong with it,
-    `hint` what to try, `code` is one word of the list in `db/states.py`.
+    `hint` what to try, `code` is one word of the list in `db/states.py`. `others` is what else is wrong with the same request.
     """
 
-    def __init__(self, where: str, reason: str, *, hint: str = "", code: str = "invalid_input") -> None:
+    def __init__(self, where: str, reason: str, *, hint: str = "", code: str = "invalid_input", others: Sequence["Refused"] = ()) -> None:
         super().__init__(f"{where}: {reason}" if where else reason)
         self.where = where
         self.reason = reason
         self.hint = hint
         self.code = code
+        self.others = tuple(others)
+
+    @property
+    def all(self) -> tuple["Refused", ...]:
+        """Everything that is wrong with the request, this first."""
+        return (self, *self.others)
+
+    def at(self, where: str) -> Self:
+        """The same refusal of another place, alone."""
+        return type(self)(where, self.reason, hint=self.hint, code=self.code)
+
+
+class NoTap(Refused):
+    """A tap that a network does not have, whatever else it is compared with."""
+
+
+class Refusals:
+    """Gathers what is wrong with a request, so that a person is told everything at once."""
+
+    def __init__(self) -> None:
+        self.found: list[Refused] = []
+
+    @contextmanager
+    def gather(self) -> Iterator[None]:
+        """Keep a refusal of the block instead of letting it out. What was found already is not kept twice."""
+        try:
+            yield
+        except Refused as refused:
+            self.add(refused)
+
+    def add(self, refused: Refused) -> None:
+        """Keep a refusal, and those that it carries."""
+        told = {(each.where, each.reason) for each in self.found}
+        self.found += [each for each in refused.all if (each.where, each.reason) not in told]
+
+    def check(self) -> None:
+        """Raise all that was found, as the first one with `others`; nothing where nothing was."""
+        if self.found:
+            first, *others = self.found
+            raise type(first)(first.where, first.reason, hint=first.hint, code=first.code, others=others) from first
 
 
 class Diverged(RetortError):

@@ -96,9 +96,11 @@ def _reseed(bench: Bench) -> None:
 
 
 def _examine(bench: Bench, source: Source, held: Rows) -> Iterator[Event | None]:
-    """What is to be given away, on held-out data: None after every batch, then accuracy, loss, and the means of what the terms watch."""
+    """What is to be given away, on held-out data: None after every batch, then accuracy and loss, or agreement with the teacher where there
+    are no labels, and the means of what the terms watch.
+    """
     values: dict[str, float] = {}
-    for found in evaluate(bench.examined, held, device=bench.device):
+    for found in evaluate(bench.examined, held, against=None if held.labelled else bench.teacher, device=bench.device):
         if found is None:
             yield None
         else:

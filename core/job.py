@@ -135,7 +135,7 @@ class Job:
             rows, ref = splits.train, self.spec.dataset
             if fit.data == "teacher" and self.teachers_data is not None and self.spec.teacher_dataset is not None:
                 ref = self.spec.teacher_dataset
-                rows = subset(self.teachers_data, ref, outputs=self.data.report.class_names, where="/teacher_dataset").train
+                rows = subset(self.teachers_data, ref, outputs=self.plan.class_names, where="/teacher_dataset").train
             recipe = fit.recipe
             key = (fit.data, recipe.batch_size, recipe.accumulate, recipe.augmentation, recipe.reshuffle)
             if key not in made:
@@ -166,7 +166,7 @@ class Job:
             name=self.spec.name,
             family=self.student.family,
             normalization=self.student.normalization,
-            class_names=self.data.report.class_names,
+            class_names=self.plan.class_names,
             range=self.data.report.range,
             test=ours,
             teacher=theirs or None,

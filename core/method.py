@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -21,9 +21,9 @@ from core.taps import Tap, Tapped, View
 class Scene:
     """All that a term may look at, for one batch of B samples.
 
-    `x` (B, ...) is in the data's own range, `y` (B,) int64, `index` (B,) int64 the rows of the dataset. `s` is what the
-    student showed, `t` what this term's own `target` kept of the teacher's view (None where the term says `teacher =
-    "none"`). `teacher` is the network itself, None unless the term says `teacher = "network"`. `classes` (C,) bool
+    `x` (B, ...) is in the data's own range, `y` (B,) int64, none of the classes where there are no labels, `index` (B,) int64 the rows of
+    the dataset. `s` is what the student showed, `t` what this term's own `target` kept of the teacher's view (None where the term says
+    `teacher = "none"`). `teacher` is the network itself, None unless the term says `teacher = "network"`. `classes` (C,) bool
     marks the classes that the data has, None for all. `key` is a 0-d int64. `domain` says which values the
     data may have, and how they spread: an attack stays within. `bf16` says that the networks run under bfloat16 autocast in this fit.
     """
@@ -54,6 +54,17 @@ class Scene:
         self.notes[name] = value.detach().float()
 
 
+class Passes(NamedTuple):
+    """What a term computes with whole networks beside the step's own passes of them: in forward passes of the batch, of which a backward
+    pass to weights and input is two and one to the input alone is one. `*_kept` are the passes whose activations it holds at once.
+    """
+
+    student: float = 0.0
+    teacher: float = 0.0
+    student_kept: float = 0.0
+    teacher_kept: float = 0.0
+
+
 class Term(nn.Module):
     """One summand of a loss. Its parameters (connectors) are trained with the student, its buffers are kept in checkpoints.
 
@@ -65,6 +76,8 @@ class Term(nn.Module):
     teacher: ClassVar[Literal["none", "view", "network"]] = "view"
     differentiates_input: ClassVar[bool] = False
     """Whether it calls `torch.autograd.grad` itself; `plan` then asks for its taps only."""
+    reads_labels: bool = False
+    """Whether its value depends on `scene.y`; `plan` refuses it where the data has no labels. `watch` never reads them."""
     optimum: float | None = None
     """Its value where student and teacher are one network, for the conformance tests; None where labels or connectors decide."""
 
@@ -81,6 +94,12 @@ class Term(nn.Module):
     def watch(self, scene: Scene) -> Mapping[str, Tensor]:
         """Scalars measured once an epoch on held-out data, in eval mode and without gradients; reported as means over the samples."""
         return {}
+
+    def passes(self, batch: int, classes: int) -> Passes:
+        """What this term costs in passes of the networks, for a batch of so many samples and a student of so many outputs: a step's time
+        and memory are estimated with it. None where it only looks at what the step's own passes show.
+        """
+        return Passes()
 
     def facts(self) -> Mapping[str, Any]:
         """What the job's result says of this term once it has run, as plain JSON values: {"form": "tangent"}.
@@ -116,6 +135,10 @@ Surgery = Callable[[Tapped | None, Tapped, Tensor, torch.Generator], None]
 """Changes the student's weights once, before training: (teacher, student, first batch, generator seeded by (seed, ordinal))."""
 
 
+Data = Literal["job", "teacher"]
+"""Whose data a fit trains on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """One stretch of training.
@@ -128,7 +151,7 @@ class Fit:
     terms: Mapping[str, Weighted]
     recipe: Recipe
     lr: float | None = None
-    data: Literal["job", "teacher"] = "job"
+    data: Data = "job"
     only: tuple[str, ...] = ()
     teacher_mode: Literal["eval", "train"] = "eval"
 
@@ -190,4 +213,4 @@ class Method(BaseModel):
         raise NotImplementedError
 
 
-__all__ = ["Clock", "Fit", "Lesson", "Method", "Scene", "Surgery", "Term", "Weight", "Weighted"]
+__all__ = ["Clock", "Data", "Fit", "Lesson", "Method", "Passes", "Scene", "Surgery", "Term", "Weight", "Weighted"]

@@ -1,25 +1,23 @@
 """Decide everything about a job before it runs, and refuse early with the field named."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from core.anatomy import LARGEST, Anatomy
+from core.anatomy import Anatomy
 from core.data.augment import Crop, Cutout
 from core.data.classes import used
-from core.data.report import DatasetReport
+from core.data.report import UNLABELLED, DatasetReport
 from core.data.split import aside, taken
-from core.errors import Refused
-from core.method import Fit, Lesson, Surgery, Weighted
+from core.errors import Refusals, Refused
+from core.lessons import Taught
+from core.method import Data, Fit, Lesson, Surgery, Weighted
 from core.optim import Clock, Recipe
 from core.outputs import answering, other_classes
-from core.random import key_of
-from core.rehearse import rehearse
 from core.spec import NEEDS_TEACHER, DatasetRef, JobSpec, Wanted, name_of
 from core.taps import Tap
 from core.terms import CrossEntropy
+from core.transfer_set import output_names, unfit
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,8 @@ class Plan:
     `fits` have whole recipes, the last is the training itself. `rows` are the training samples of each fit, `per_epoch`
     its optimiser steps in one epoch. `same_classes` says that the teacher's logits are of the student's classes, as far as
     counts and names tell; `outputs` are those of the teacher's outputs that answer for the dataset's classes, None for output k for class
-    k. `is_frozen` says that the teacher can only be asked for its logits. `warnings` are for the person who asked.
+    k. `is_frozen` says that the teacher can only be asked for its logits. `class_names` are those of the student's outputs. `warnings` are
+    for the person who asked.
     """
 
     surgeries: tuple[Surgery, ...]
@@ -39,6 +38,7 @@ class Plan:
     seed: int
     same_classes: bool
     evaluate: tuple[Wanted, ...]
+    class_names: tuple[str, ...]
     warnings: tuple[str, ...] = ()
     outputs: tuple[int, ...] | None = None
     is_frozen: bool = False
@@ -100,43 +100,59 @@ def plan(
     teacher_dataset: DatasetReport | None = None,
     teacher_labels: Sequence[str] | None = None,
 ) -> Plan:
-    """Decide a job from measurements alone. Raises `Refused` with a JSON pointer into the spec. `teacher_labels` name the teacher's
-    outputs in order, where its owner named them.
+    """Decide a job from measurements alone. Raises `Refused` with a JSON pointer into the spec, and with all else that is wrong as its
+    `others`: what only follows from another refusal is left out. `teacher_labels` name the teacher's outputs in order, where its owner
+    named them.
 
     Pure: the same arguments make the same plan, initial weights of connectors included, and torch's generators are left as they were. Under
     `torch.device("meta")` no connector takes memory.
     """
-    outputs, named = _outputs(spec, teacher, dataset, teacher_labels)
-    other = None if named else other_classes(dataset.class_names, teacher_labels)
-    whole = teacher
+    wrong, whole = Refusals(), teacher
+    outputs, is_named = None, False
+    with wrong.gather():
+        outputs, is_named = _outputs(spec, teacher, dataset, teacher_labels)
+    other = None if is_named or wrong.found else other_classes(dataset.class_names, teacher_labels)
     if teacher is not None and outputs is not None:
         teacher = teacher.model_copy(update={"classes": len(outputs)})  # its weights stay those of all its outputs
-    same_classes = teacher is not None and teacher.classes == student.classes and other is None
-    _fits_together(spec, teacher, student, dataset, same_classes=same_classes)
-    _frozen(spec, teacher)
-    lesson, surgeons = _lesson(spec, teacher, student, other)
-    if outputs is not None and lesson.keeps_outputs:
-        reason = "a method takes the weights of the teacher's output k for those of the student's, and the outputs are in another order"
-        hint = 'order the classes of the dataset by "class_names" as the teacher\'s labels; or the method transfer, which takes a new head'
-        raise Refused("/methods", reason, hint=hint)
+    _fits_together(spec, teacher, student, dataset, wrong)
+    # What follows is asked of the student as it should be, so that nothing is told of it twice.
+    classes = dataset.classes if dataset.labelled else (teacher or student).classes
+    meant = student.model_copy(update={"input": dataset.input, "classes": classes})
+    class_names = output_names(dataset, teacher_labels, meant.classes)
+    data: Mapping[Data, DatasetReport | None] = {"job": dataset, "teacher": teacher_dataset}
+    unlabelled = [whose for whose, report in data.items() if report is not None and not report.labelled]
+    is_alike = teacher is None or teacher.input == student.input
+    taught = Taught(spec, teacher, meant, other, unlabelled, is_alike=is_alike, is_reordered=outputs is not None)
+    lesson, surgeons = taught.lesson(wrong, is_sound=meant == student)
+    same_classes = teacher is not None and teacher.classes == meant.classes and other is None
+    if not same_classes and all(refused.where != "/teacher" for refused in wrong.found):
+        for ordinal, name in enumerate(map(name_of, spec.evaluate)):
+            if name in NEEDS_TEACHER:
+                wrong.add(Refused(f"/evaluate/{ordinal}", f"{name} needs a teacher with the student's classes", hint=f"leave {name} out"))
     task = Weighted(CrossEntropy(spec.recipe.label_smoothing), spec.recipe.task_weight)
     train = Fit({"task": task, **lesson.train}, Recipe())
     fits = tuple(replace(fit, recipe=fit.recipe.over(spec.recipe, lr=fit.lr), lr=None) for fit in (*lesson.transfer, train))
     rows = []
     for fit, where in zip(fits, (*surgeons, "/recipe"), strict=True):
-        if _idle(fit):
-            last = fit is fits[-1]
+        last = fit is fits[-1]
+        if _idle(fit) and not (last and taught.is_refused):
             hint = "give the task or a method a weight" if last else "give it a weight above 0, or leave the method out"
-            reason = "every weight is 0 in every epoch, so there is nothing to learn"
-            raise Refused(f"{where}/task_weight" if last else where, reason, hint=hint)
-        rows.append(_rows(spec, fit, student, dataset, teacher_dataset, where=where))
+            place, reason = f"{where}/task_weight" if last else where, "every weight is 0 in every epoch, so there is nothing to learn"
+            if last and not dataset.labelled:
+                place, reason = "/methods", "the dataset has no labels, and no method teaches in the training itself"
+                hint = "add one that does, such as kd"
+            wrong.add(Refused(place, reason, hint=hint))
+        with wrong.gather():
+            rows.append(_rows(spec, fit, meant, dataset, teacher_dataset, class_names=class_names, where=where))
+    wrong.check()
     return Plan(
         surgeries=lesson.initialise,
         fits=fits,
         rows=tuple(rows),
         seed=spec.seed,
         same_classes=same_classes,
-        evaluate=spec.measures,
+        evaluate=spec.measures if dataset.labelled else ("agreement",),
+        class_names=class_names,
         warnings=(*lesson.warnings, *_in_vain(spec, lesson), *_mended(outputs, whole, dataset)),
         outputs=outputs,
         is_frozen=teacher is not None and teacher.frozen,
@@ -149,9 +165,11 @@ def training_rows(report: DatasetReport, ref: DatasetRef, outputs: Sequence[str]
     """
     belongs = used(report, ref.classes, report.class_names if outputs is None else outputs, where=where)
     for split in report.counts if ref.validation else ("train", "test"):
-        if not sum(report.per_class[split][label] for label in belongs):
+        if report.labelled and not sum(report.per_class[split][label] for label in belongs):
             raise Refused(f"{where}/classes", f"the {split} split has no sample of these classes", hint="choose others, or leave it out")
     there = {label: count for label, count in enumerate(report.per_class["train"]) if count and label in belongs}
+    if not report.labelled:
+        there = {UNLABELLED: report.counts["train"]}
     counts = taken(there, ref.take, where=where)
     n = sum(counts.values())
     if not ref.validation or "validation" in report.counts:
@@ -168,40 +186,37 @@ def steps_of(rows: int, recipe: Recipe) -> int:
     return max(1, whole + (left > 1))
 
 
-def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dataset: DatasetReport, *, same_classes: bool) -> None:
+def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dataset: DatasetReport, wrong: Refusals) -> None:
     if student.input != dataset.input:
-        raise Refused(
-            "/student/architecture",
-            f"the student takes inputs of {_shape(student.input)}, the dataset has {_shape(dataset.input)}",
-            hint=f'an architecture with "input": {list(dataset.input)}',
-        )
-    if student.classes != dataset.classes:
-        raise Refused(
-            "/student/architecture",
-            f"the student has {student.classes} outputs, the dataset has {dataset.classes} classes",
-            hint=f'an architecture with "classes": {dataset.classes}',
-        )
+        reason = f"the student takes inputs of {_shape(student.input)}, the dataset has {_shape(dataset.input)}"
+        wrong.add(Refused("/student/architecture", reason, hint=f'an architecture with "input": {list(dataset.input)}'))
+    for refused in () if dataset.labelled else unfit(spec, teacher, student):
+        wrong.add(refused)
+    if dataset.labelled and student.classes != dataset.classes:
+        reason = f"the student has {student.classes} outputs, the dataset has {dataset.classes} classes"
+        wrong.add(Refused("/student/architecture", reason, hint=f'an architecture with "classes": {dataset.classes}'))
     if spec.recipe.augmentation and len(dataset.input) != 3:
-        raise Refused("/recipe/augmentation", "the dataset holds vectors; crops and flips need images", hint="leave augmentation empty")
+        reason = "the dataset holds vectors; crops and flips need images"
+        wrong.add(Refused("/recipe/augmentation", reason, hint="leave augmentation empty"))
     shorter = min(dataset.input[1:], default=0)
-    for ordinal, step in enumerate(spec.recipe.augmentation):
+    for ordinal, step in enumerate(spec.recipe.augmentation if shorter else ()):
         at, fits = f"/recipe/augmentation/{ordinal}", f"at most {shorter - 1}"
         if isinstance(step, Crop) and step.mode == "reflect" and step.padding >= shorter:
-            raise Refused(f"{at}/padding", f"an image of {_shape(dataset.input)} cannot be reflected over {step.padding} pixels", hint=fits)
+            reason = f"an image of {_shape(dataset.input)} cannot be reflected over {step.padding} pixels"
+            wrong.add(Refused(f"{at}/padding", reason, hint=fits))
         if isinstance(step, Cutout) and step.size >= shorter:
-            raise Refused(f"{at}/size", f"a square of {step.size} pixels can hide an image of {_shape(dataset.input)} whole", hint=fits)
-    for method in spec.methods:
-        if method.needs_teacher and teacher is None:
-            raise Refused("/teacher", f"the method {method.name!r} needs a teacher", hint="name a teacher, or leave the method out")
-    if teacher is not None and teacher.input != dataset.input:
-        raise Refused(
-            "/teacher",
-            f"the teacher takes inputs of {_shape(teacher.input)}, the dataset has {_shape(dataset.input)}",
-            hint="teacher, student and dataset must have one input shape",
-        )
+            reason = f"a square of {step.size} pixels can hide an image of {_shape(dataset.input)} whole"
+            wrong.add(Refused(f"{at}/size", reason, hint=fits))
     for ordinal, name in enumerate(map(name_of, spec.evaluate)):
-        if name in NEEDS_TEACHER and not same_classes:
-            raise Refused(f"/evaluate/{ordinal}", f"{name} needs a teacher with the student's classes", hint=f"leave {name} out")
+        if name == "boundary" and teacher is not None and teacher.frozen:
+            reason = f"{name} follows the teacher's gradient, and a frozen teacher ({teacher.family}) gives none"
+            wrong.add(Refused(f"/evaluate/{ordinal}", reason, hint=f"leave {name} out"))
+    alone = next((method.name for method in spec.methods if method.needs_teacher), None)
+    if alone and teacher is None and dataset.labelled:
+        wrong.add(Refused("/teacher", f"the method {alone!r} needs a teacher", hint="name a teacher, or leave the method out"))
+    if teacher is not None and teacher.input != dataset.input:
+        reason = f"the teacher takes inputs of {_shape(teacher.input)}, the dataset has {_shape(dataset.input)}"
+        wrong.add(Refused("/teacher", reason, hint="teacher, student and dataset must have one input shape"))
 
 
 def _outputs(
@@ -228,69 +243,6 @@ def _mended(outputs: tuple[int, ...] | None, teacher: Anatomy | None, dataset: D
     return [f"{found}; {left} of its {teacher.classes} outputs answer for none and are left out of every softmax" if left else found]
 
 
-def _frozen(spec: JobSpec, teacher: Anatomy | None) -> None:
-    """Refuse what wants more than the logits of a teacher that gives nothing else."""
-    if teacher is None or not teacher.frozen:
-        return
-    only = f"of this teacher ({teacher.family}) there are the logits alone: no taps, no gradient, no weights"
-    for ordinal, method in enumerate(spec.methods):
-        if method.needs_teacher and not method.answers_suffice:
-            hint = "kd, which compares logits; or the teacher as safetensors with its architecture"
-            raise Refused(f"/methods/{ordinal}/name", f"the method {method.name!r} looks into the teacher, and {only}", hint=hint)
-    for ordinal, name in enumerate(map(name_of, spec.evaluate)):
-        if name == "boundary":
-            raise Refused(f"/evaluate/{ordinal}", f"{name} follows the teacher's gradient, and {only}", hint=f"leave {name} out")
-
-
-def _lesson(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, other: str | None) -> tuple[Lesson, list[str]]:
-    """The sum of the methods' lessons, and for each transfer fit the pointer of the method that brought it."""
-    whole, owners = Lesson(), []
-    for ordinal, method in enumerate(spec.methods):
-        where = f"/methods/{ordinal}"
-        lesson = _one(spec, ordinal, teacher, student)
-        if other is not None and lesson.keeps_outputs:
-            reason = f"the method {method.name!r} takes the teacher's outputs for the student's, and they are of other classes: {other}"
-            hint = "the method transfer, which takes a new head; or the teacher's classes first, by equal names, among the dataset's"
-            raise Refused("/teacher", reason, hint=hint)
-        if teacher is not None and other is not None:
-            # A method that works with one output more compares no logits.
-            try:
-                _one(spec, ordinal, teacher.model_copy(update={"classes": teacher.classes + 1}), student)
-            except Refused as refused:
-                reason = f"the method {method.name!r} compares logits, and the teacher's are of other classes: {other}"
-                hint = "a teacher of the dataset's classes, a method that compares features, or equal names for equal classes"
-                raise Refused("/teacher", reason, hint=hint) from refused
-        try:
-            whole = whole + lesson
-        except Refused as refused:
-            raise Refused(f"{where}/name", refused.reason, hint=refused.hint, code=refused.code) from refused
-        owners += [where] * len(lesson.transfer)
-    if "task" in whole.train:
-        raise Refused("/methods", "a method brings the term 'task', which is the recipe's")
-    return whole, owners
-
-
-def _one(spec: JobSpec, ordinal: int, teacher: Anatomy | None, student: Anatomy) -> Lesson:
-    """The lesson of one method, every term checked."""
-    method, where = spec.methods[ordinal], f"/methods/{ordinal}"
-    try:
-        with torch.random.fork_rng(devices=[]):
-            # Connectors draw their initial weights here; a method added behind does not change them.
-            torch.default_generator.manual_seed(int(key_of(spec.seed, "lesson", ordinal)) & (2**63 - 1))
-            lesson = method.lesson(teacher, student)
-    except Refused as refused:
-        pointer = f"{where}/name" if refused.where == "/methods" else where + refused.where.removeprefix(where)
-        raise Refused(pointer, refused.reason, hint=refused.hint, code=refused.code) from refused
-    for terms in (*(fit.terms for fit in lesson.transfer), lesson.train):
-        for name, weighted in terms.items():
-            learnt = sum(parameter.numel() for parameter in weighted.term.parameters())
-            if learnt > LARGEST:
-                reason = f"the term {name!r} brings {learnt:,} parameters of its own, more than the {LARGEST:,} that are taken"
-                raise Refused(where, reason, hint="pairs of taps that differ less in size and width")
-            rehearse(name, weighted.term, method, teacher=teacher, student=student, where=where)
-    return lesson
-
-
 def _in_vain(spec: JobSpec, lesson: Lesson) -> list[str]:
     """What was asked for and may well change nothing."""
     found = []
@@ -310,7 +262,16 @@ def _idle(fit: Fit) -> bool:
     return not any(weighted.at(clock) for clock in clocks for weighted in fit.terms.values())
 
 
-def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, teacher_dataset: DatasetReport | None, *, where: str) -> int:
+def _rows(
+    spec: JobSpec,
+    fit: Fit,
+    student: Anatomy,
+    dataset: DatasetReport,
+    teacher_dataset: DatasetReport | None,
+    *,
+    class_names: Sequence[str],
+    where: str,
+) -> int:
     """The training samples of a fit; `Refused` where its data, its modules or its batch do not fit."""
     for prefix in fit.only:
         if not any(name.startswith(f"{prefix}.") for name in student.weights):
@@ -324,7 +285,7 @@ def _rows(spec: JobSpec, fit: Fit, student: Anatomy, dataset: DatasetReport, tea
                 "/teacher_dataset", f"its inputs are {_shape(teacher_dataset.input)}, those of the networks {_shape(student.input)}"
             )
         ref, report, place = spec.teacher_dataset, teacher_dataset, "/teacher_dataset"
-    rows, recipe = training_rows(report, ref, dataset.class_names, where=place), fit.recipe
+    rows, recipe = training_rows(report, ref, class_names, where=place), fit.recipe
     if recipe.batch_size * recipe.accumulate > rows:
         asked = f"{recipe.batch_size}" + (f" × {recipe.accumulate}" if recipe.accumulate > 1 else "")
         whose = "teacher's" if fit.data == "teacher" else "training"

@@ -38,7 +38,7 @@ def run(
     Validation is examined after each epoch. The test split is read once, at the end, by the student of the last epoch, or by
     the average of its steps under a recipe with `ema`, which `student` then holds;
     where a teacher has the same classes its values and curves stand beside the student's as "teacher.accuracy" and so on; of a frozen one
-    there are no curves.
+    there are no curves. On data without labels the teacher's answers stand for them, and it has no values of its own.
     """
     bench = Bench(plan.fits, [batches.steps for batches in sources.fits], student, teacher, seed=plan.seed, report_seconds=report_seconds)
     if resume is not None:
@@ -69,7 +69,7 @@ def _test(plan: Plan, teacher: Tapped | None, bench: Bench, rows: Rows) -> Itera
     student, device, seed = bench.student, bench.device, plan.seed
     values: dict[str, float] = {}
     curves: dict[str, Curve] = {}
-    networks = {"": student} if teacher is None else {"": student, "teacher.": teacher}
+    networks = {"": student} if teacher is None or not rows.labelled else {"": student, "teacher.": teacher}
     for prefix, network in networks.items():
         against = teacher if network is student and "agreement" in plan.evaluate else None
         for found in evaluate(network, rows, against=against, device=device):

@@ -84,11 +84,12 @@ class StudentRef(_Part):
     """The network to train."""
 
     architecture: str = _id("arc", "an architecture")
-    weights: Annotated[str, Field(pattern=r"^(upl|art)_[0-9a-z]{1,64}$")] | Initialiser | None = Field(
+    weights: Annotated[str, Field(pattern=r"^(upl|art|job)_[0-9a-z]{1,64}$")] | Initialiser | None = Field(
         None,
         description=(
-            'An upload or an artifact to start from, or how to draw fresh weights: `{"initialiser": "xavier"}`. The architecture\'s own '
-            "fresh weights when left out. A method may overwrite them before the training."
+            "An upload, an artifact or a finished job whose student to start from, or how to draw fresh weights: "
+            '`{"initialiser": "xavier"}`. The architecture\'s own fresh weights when left out. A method may overwrite them before the '
+            "training."
         ),
     )
 
@@ -134,12 +135,18 @@ NEEDS_TEACHER = frozenset({"agreement", "boundary"})
 """What compares the student's answers with a teacher's."""
 
 
+ExportFormat = Literal["safetensors", "onnx", "onnx_fp16", "onnx_int8", "torch_export", "int8"]
+"""In what form the student leaves: the files of `core/export/`."""
+
+
 class JobSpec(_Part):
     """A distillation job, whole: nothing else decides how the student is trained."""
 
     name: str = Field("", max_length=200, description="For people.")
     teacher: str | None = Field(
-        None, pattern=r"^tch_[0-9a-z]{1,64}$", description="The id of a teacher; left out where no method needs one."
+        None,
+        pattern=r"^(tch|job)_[0-9a-z]{1,64}$",
+        description="The id of a teacher, or of a finished job, whose student teaches; left out where no method needs one.",
     )
     student: StudentRef
     dataset: DatasetRef
@@ -165,7 +172,7 @@ class JobSpec(_Part):
             "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher."
         ),
     )
-    exports: tuple[Literal["safetensors"], ...] = Field(("safetensors",), max_length=8, description="The formats of the student's files.")
+    exports: tuple[ExportFormat, ...] = Field(("safetensors",), max_length=8, description="The formats of the student's files.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run: `auto` takes any worker, `cuda` only one with a GPU.")
     limits: Limits = Field(default=Limits(), description="When to stop the job whatever it has reached.")
     seed: _Seed = Field(0, description="Initial weights, order of the data, dropout and the draws of the terms.")
@@ -223,4 +230,4 @@ def baseline(spec: JobSpec, epochs: int) -> JobSpec:
     )
 
 
-__all__ = ["DatasetRef", "JobSpec", "Limits", "StudentRef", "Take", "TeacherDatasetRef", "Weight", "baseline", "identity"]
+__all__ = ["DatasetRef", "ExportFormat", "JobSpec", "Limits", "StudentRef", "Take", "TeacherDatasetRef", "Weight", "baseline", "identity"]

@@ -22,6 +22,7 @@ class CrossEntropy(Term):
     """
 
     teacher = "none"
+    reads_labels = True
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         super().__init__()

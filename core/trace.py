@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.errors import Refused
-from core.method import Scene, Term
+from core.method import Passes, Scene, Term
 from core.random import signs
 from core.tangent import Nonlinear, Record, tensors
 from core.taps import Tapped
@@ -54,8 +54,16 @@ class Curvature(Term):
     def __init__(self, form: Form, probes: int) -> None:
         super().__init__()
         self.form, self.probes = form, probes
+        self.reads_labels = form != "closed_form"  # an estimate is of the Hessian with these labels, the closed form of any
         # A buffer, because a job that is resumed after the fit of this term does not come here again.
         self.register_buffer("ran", torch.tensor(0))
+
+    def passes(self, batch: int, classes: int) -> Passes:
+        """Two for each class, whose derivatives the closed form takes of every layer, or fourteen for each probe of an estimate, as
+        `benchmarks/results/trace.json` has them."""
+        if self.form == "hutchinson":
+            return Passes(student=14 * self.probes, student_kept=3)
+        return Passes(student=2 * classes, student_kept=classes)
 
     def forward(self, scene: Scene) -> Tensor:
         found = trace(scene, self.form, self.probes)

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor, UntypedStorage, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.networks import Shape
@@ -24,6 +25,26 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.names.add(func.overloadpacket.__name__.removesuffix("_"))
         return func(*args, **(kwargs or {}))
+
+
+class Kept(saved_tensors_hooks):
+    """Counts the bytes that autograd saves for a backward pass, each memory once, without the network's own weights and buffers."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(self._save, lambda saved: saved)
+        self._own = {tensor.untyped_storage()._cdata for tensor in (*network.parameters(), *network.buffers())}
+        self._saved: dict[int, UntypedStorage] = {}  # held, because the addresses of the dead are given away again
+
+    @property
+    def bytes(self) -> int:
+        """What is saved until now."""
+        return sum(storage.nbytes() for storage in self._saved.values())
+
+    def _save(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self._own:
+            self._saved[storage._cdata] = storage
+        return tensor
 
 
 @dataclass(slots=True)

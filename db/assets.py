@@ -1,49 +1,22 @@
-"""What jobs are made of: uploads, the assets that an inspection makes of them, and the artifacts that jobs leave."""
+"""What jobs are made of: the assets that an inspection makes of uploads, and the artifacts that jobs leave."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
 
 from db.access import Tenant
+from db.exports import exporting
 from db.ids import new_id
 from db.life.move import move
 from db.life.submission import UPLOADED, insert_job, lock_tenant, refuse_above
 from db.life.wishes import CANCELLING
 from db.session import Database, clock
 from db.states import TERMINAL, AssetKind
-from db.tables import artifact, asset, blob, job, upload
+from db.tables import artifact, asset, blob, job
 
 _PREFIX = {"teacher": "tch", "architecture": "arc", "dataset": "ds"}
-
-
-class TooLarge(Exception):
-    """The upload is declared larger than is taken here."""
-
-
-class Mismatch(Exception):
-    """The bytes that came are not the ones that were declared."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """Bytes that were announced (`pending`, `offset` 0) or came whole (`completed`, `offset` = `bytes`)."""
-
-    id: str
-    purpose: str
-    filename: str
-    bytes: int
-    sha256: str
-    status: Literal["pending", "completed", "cancelled"]
-    created_at: float
-    expires_at: float
-
-    @property
-    def offset(self) -> int:
-        """How many bytes are there."""
-        return self.bytes if self.status == "completed" else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,59 +52,6 @@ class Artifact:
     bytes: int
     facts: dict[str, Any]
     created_at: float
-
-
-def create_upload(
-    db: Database, tenant: Tenant, *, purpose: str, filename: str, bytes: int, sha256: str, max_bytes: int, ttl: float = 7 * 86400.0
-) -> Upload:
-    """Announce bytes; they must come within `ttl` seconds. `TooLarge` above `max_bytes`."""
-    if bytes > max_bytes:
-        raise TooLarge(f"{bytes} bytes are more than the {max_bytes} that are taken here")
-    with db.begin() as tx:
-        id = new_id("upl")
-        tx.execute(
-            sa.insert(upload).values(
-                id=id, tenant_id=tenant.id, purpose=purpose, filename=filename, bytes=bytes, sha256=sha256, status="pending",
-                created_at=clock(), expires_at=clock() + ttl,
-            )
-        )  # fmt: skip
-        return _one_upload(tx, tenant, id)
-
-
-def get_upload(db: Database, tenant: Tenant, id: str) -> Upload | None:
-    """The upload, if the tenant has it."""
-    with db.read() as tx:
-        row = tx.execute(_uploads(tenant).where(upload.c.id == id)).mappings().one_or_none()
-    return Upload(**row) if row else None
-
-
-def complete_upload(db: Database, tenant: Tenant, id: str, *, digest: str) -> Upload:
-    """The bytes came and are kept as `digest`. `Mismatch` if they are not those declared, KeyError if nobody waits for them any more."""
-    kept = sa.exists().where(blob.c.tenant_id == tenant.id, blob.c.sha256 == digest, blob.c.size == upload.c.bytes)
-    own = (upload.c.id == id) & (upload.c.tenant_id == tenant.id)
-    with db.begin() as tx:
-        right = own & (upload.c.status != "cancelled") & (upload.c.sha256 == digest) & kept
-        done = tx.execute(sa.update(upload).where(right).values(status="completed").returning(upload.c.id)).first()
-        if done is None and tx.execute(sa.select(upload.c.id).where(own, upload.c.status == "pending")).first() is None:
-            raise KeyError(id)
-        if done is None:
-            raise Mismatch(f"the bytes that came have the digest {digest}, or another length than was declared")
-        return _one_upload(tx, tenant, id)
-
-
-def delete_upload(db: Database, tenant: Tenant, id: str) -> bool:
-    """Forget an upload. What was made of it stays. False if the tenant has no such upload."""
-    own = (upload.c.id == id) & (upload.c.tenant_id == tenant.id) & (upload.c.status != "cancelled")
-    with db.begin() as tx:
-        return tx.execute(sa.update(upload).where(own).values(status="cancelled").returning(upload.c.id)).first() is not None
-
-
-def _uploads(tenant: Tenant) -> sa.Select[Any]:
-    return sa.select(*(upload.c[name] for name in Upload.__dataclass_fields__)).where(upload.c.tenant_id == tenant.id)
-
-
-def _one_upload(tx: Connection, tenant: Tenant, id: str) -> Upload:
-    return Upload(**tx.execute(_uploads(tenant).where(upload.c.id == id)).mappings().one())
 
 
 def create_asset(
@@ -197,10 +117,11 @@ def _assets(tenant: Tenant) -> sa.Select[Any]:
     return sa.select(*columns, blob.c.size.label("bytes")).select_from(own).where(asset.c.tenant_id == tenant.id)
 
 
-def list_artifacts(db: Database, tenant: Tenant, job: str) -> list[Artifact]:
-    """What a job of the tenant left, by name."""
+def list_artifacts(db: Database, tenant: Tenant, id: str) -> list[Artifact]:
+    """What a job of the tenant left, by name, and after it what its exports left, in the order in which they were asked for."""
     with db.read() as tx:
-        rows = tx.execute(_artifacts(tenant).where(artifact.c.job_id == job).order_by(artifact.c.name)).mappings().all()
+        own = _artifacts(tenant).where((artifact.c.job_id == id) | artifact.c.job_id.in_(exporting(tenant, id)))
+        rows = tx.execute(own.order_by(artifact.c.job_id, artifact.c.name, artifact.c.format)).mappings().all()
     return [Artifact(**row) for row in rows]
 
 

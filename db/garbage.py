@@ -18,10 +18,15 @@ _AT_ONCE = 200
 
 
 def expire_uploads(db: Database, *, most: int = _AT_ONCE) -> int:
-    """Forget uploads past their `expires_at`, whether their bytes came or not; how many. What was made of them stays."""
+    """Forget uploads past their `expires_at`, whether their bytes came or not; how many. What was made of them stays, what came of
+    unfinished ones goes."""
     over = sa.select(upload.c.id).where(upload.c.expires_at < clock()).order_by(upload.c.expires_at).limit(most)
     with db.begin() as tx:
-        return tx.execute(sa.delete(upload).where(upload.c.id.in_(over))).rowcount
+        gone = tx.execute(sa.delete(upload).where(upload.c.id.in_(over)).returning(upload.c.blob_id)).scalars().all()
+    for id in gone:
+        if id is not None:
+            discard(db, id)
+    return len(gone)
 
 
 def forget_finished(db: Database, *, older: float, most: int = _AT_ONCE) -> int:
@@ -67,6 +72,20 @@ def collect(db: Database, *, older: float, most: int = _AT_ONCE) -> int:
                 discard(db, id)
             gone += len(unused)
     return gone
+
+
+def sweep(db: Database, *, older: float, most: int = _AT_ONCE) -> int:
+    """Take apart what was never finished, or never taken apart to the end, and was not touched for `older` seconds; how many blobs.
+
+    The blob of a pending upload waits for its bytes for as long as the upload does.
+    """
+    awaited = sa.exists().where(upload.c.blob_id == blob.c.id, upload.c.status == "pending")
+    with db.read() as tx:
+        left = sa.select(blob.c.id).where(blob.c.sha256.is_(None), blob.c.touched_at < clock() - older, ~awaited).limit(most)
+        ids = tx.execute(left).scalars().all()
+    for id in ids:
+        discard(db, id)
+    return len(ids)
 
 
 def _needed(tx: Connection, tenants: set[str]) -> set[tuple[str, str]]:

@@ -69,8 +69,10 @@ def _postgres_clock(_element: clock, _compiler: Any, **_options: Any) -> str:
 class Database:
     """A pool of connections to one database. Every function of this package takes it first and makes one short transaction."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, directory: Path | None) -> None:
         self._engine = engine
+        self.directory = directory
+        """The folder beside it where large blobs lie; None: there is none."""
         self._reader = engine.execution_options(**{_READ: True})
 
     @property
@@ -117,8 +119,10 @@ class Database:
         self._engine.dispose()
 
 
-def connect(url: str) -> Database:
-    """The database at `sqlite:////absolute/file.db` or `postgresql://user:password@host:port/name`; nothing is opened yet."""
+def connect(url: str, *, directory: Path | None = None) -> Database:
+    """The database at `sqlite:////absolute/file.db` or `postgresql://user:password@host:port/name`, and the folder of its large blobs;
+    nothing is opened yet.
+    """
     target = sa.make_url(url)
     encode = partial(json.dumps, separators=(",", ":"), allow_nan=False)
     match target.get_backend_name():
@@ -133,7 +137,7 @@ def connect(url: str) -> Database:
             event.listen(engine, "begin", _begin_sqlite)
         case other:
             raise ValueError(f"the database must be sqlite or postgresql, not {other}")
-    return Database(engine)
+    return Database(engine, directory)
 
 
 def insert_or(connection: Connection, table: Table) -> "postgresql.Insert | sqlite.Insert":

@@ -1,7 +1,8 @@
 """Who could take a job: the workers that have been heard of lately."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -11,7 +12,9 @@ from db.tables import worker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """One worker process; `busy` of its `slots` are taken, each job of it may use `threads`."""
+    """One worker process; `busy` of its `slots` are taken, each job of it may use `threads`. `calibration` is what its device does, as
+    `core/calibrate.py` measures it, None until it has.
+    """
 
     id: str
     host: str
@@ -23,15 +26,17 @@ class Worker:
     busy: int
     started_at: float
     seen_at: float
+    calibration: Mapping[str, Any] | None
 
 
 def heartbeat(
-    db: Database, *, id: str, host: str, pid: int, queues: Sequence[str], device: str, slots: int, threads: int, busy: int
-) -> None:
+    db: Database, *, id: str, host: str, pid: int, queues: Sequence[str], device: str, slots: int, threads: int, busy: int,
+    calibration: Mapping[str, Any] | None = None,
+) -> None:  # fmt: skip
     """A worker lives, and this is what it can do."""
     facts = {
         "host": host, "pid": pid, "queues": list(queues), "device": device, "slots": slots, "threads": threads, "busy": busy,
-        "seen_at": clock(),
+        "seen_at": clock(), "calibration": calibration,
     }  # fmt: skip
     with db.begin() as tx:
         new = insert_or(tx, worker).values(id=id, started_at=clock(), **facts)

@@ -4,7 +4,7 @@ from retort.client import Client
 from retort.errors import ApiError, Corrupted, Rejected, RetortError, TookTooLong, Unreachable
 from retort.job import Job
 from retort.sweep import Sweep
-from retort.values import Artifact, Asset, Event, Upload
+from retort.values import Artifact, Asset, Event, Export, Upload
 from retort.version import __version__
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Client",
     "Corrupted",
     "Event",
+    "Export",
     "Job",
     "Rejected",
     "RetortError",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from retort import render
-from retort.commands import catalogue, follow, jobs, service, sweeps, taps, upload
+from retort.commands import catalogue, files, follow, jobs, service, sweeps, taps, upload
 from retort.errors import ApiError, Misused, RetortError, Unreachable
 from retort.session import console
 from retort.version import __version__
@@ -48,7 +48,8 @@ app.command()(jobs.ls)
 app.command()(jobs.get)
 app.command()(follow.watch)
 app.command()(follow.logs)
-app.command()(follow.download)
+app.command()(files.download)
+app.command()(files.export)
 app.command()(jobs.cancel)
 app.command()(jobs.pause)
 app.command()(jobs.resume)

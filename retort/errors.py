@@ -10,7 +10,7 @@ RetortError
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -27,6 +27,7 @@ class FieldError:
     pointer: str
     detail: str
     code: str = ""
+    hint: str = ""
 
 
 class ApiError(RetortError):
@@ -59,7 +60,7 @@ class ApiError(RetortError):
         """The error that a problem+json document describes; unknown members are left aside."""
         listed = problem.get("errors")
         errors = [
-            FieldError(pointer=str(each.get("pointer", "")), detail=str(each.get("detail", "")), code=str(each.get("code", "")))
+            FieldError(**{name: str(each.get(name) or "") for name in ("pointer", "detail", "code", "hint")})
             for each in (listed if isinstance(listed, list) else [])
             if isinstance(each, dict)
         ]
@@ -68,7 +69,7 @@ class ApiError(RetortError):
 
     def document(self) -> dict[str, Any]:
         """The error as JSON, for `--json`."""
-        errors = [{"pointer": each.pointer, "code": each.code, "detail": each.detail} for each in self.errors]
+        errors = [asdict(each) for each in self.errors]
         words = {"code": self.code, "title": self.title, "detail": str(self), "hint": self.hint, "fault": self.fault}
         return {"status": self.status, **words, "errors": errors, "request_id": self.request_id}
 

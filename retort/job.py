@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from retort.connection import Connection
-from retort.download import Progress, download
+from retort.download import Progress, download, download_bundle, write_sums
 from retort.errors import TookTooLong
 from retort.stream import follow
-from retort.values import Artifact, Event, Json
+from retort.values import Artifact, Event, Export, Json
 
 RESTING = frozenset({"succeeded", "failed", "cancelled", "paused", "quarantined"})
 """The statuses that no job leaves by itself: the first three for ever, the others until a person says resume or release."""
@@ -93,12 +93,26 @@ class Job:
         return list(self._json("GET", "attempts", params={"lines": lines})["data"])
 
     def artifacts(self) -> list[Artifact]:
-        """The files that the job made; none before it succeeded."""
+        """The files that the job made, and its later exports; none before it succeeded."""
         return [Artifact.of(raw) for raw in self._json("GET", "artifacts")["data"]]
 
     def download(self, folder: Path, *, progress: Progress | None = None) -> list[Path]:
-        """Fetch every artifact into `folder`, each verified by its digest; where they lie."""
-        return [download(self.connection, artifact, folder, progress=progress) for artifact in self.artifacts()]
+        """Fetch every artifact into `folder`, each verified by its digest, and write SHA256SUMS of all; where they lie."""
+        made = [artifact for artifact in self.artifacts() if artifact.path is not None]
+        paths = [download(self.connection, artifact, folder, progress=progress) for artifact in made]
+        return [*paths, write_sums(made, folder)] if made else []
+
+    def download_bundle(self, folder: Path, *, progress: Progress | None = None) -> Path:
+        """Fetch all files as one zip, laid out as on the Hugging Face Hub, each verified by its digest; where it lies."""
+        return download_bundle(self.connection, self.id, folder, progress=progress)
+
+    def export(self, *formats: str) -> "Job":
+        """The job that writes the finished student in these formats, such as "onnx" and "int8"; where all are there, the one that did."""
+        return self._act("exports", {"formats": formats})
+
+    def exports(self) -> list[Export]:
+        """Every format that was asked for, with what came of it."""
+        return [Export.of(raw) for raw in self._json("GET", "exports")["data"]]
 
     def cancel(self, *, graceful: bool = False, keep_nothing: bool = False) -> "Job":
         """Ask for the end of the job; it is `cancelled` once its process is gone. `graceful` lets it keep a checkpoint first, and

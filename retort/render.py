@@ -27,6 +27,13 @@ _YAML = 56
 
 def error(wrong: RetortError) -> Text:
     """What is wrong, where, whose fault it is, and what to try."""
+    if isinstance(wrong, ApiError) and len(wrong.errors) > 1:
+        text = Text.assemble(("error: ", "bold red"), f"{len(wrong.errors)} things are wrong:")
+        for each in wrong.errors:
+            text.append("\n  ").append(each.pointer, "bold").append(f"{': ' if each.pointer else ''}{each.detail}")
+            if each.hint:
+                text.append("\n    try: ", "bold").append(each.hint)
+        return text
     text = Text.assemble(("error: ", "bold red"), str(wrong))
     if isinstance(wrong, ApiError):
         for each in wrong.errors:
@@ -50,7 +57,7 @@ def jobs(listed: Iterable[Job]) -> Table:
     table = table_of("job", "name", "status", "test accuracy", "age")
     for job in listed:
         now = status(job.status) if job.is_terminal else status(job.status).append(f" {_progress(job)}")
-        table.add_row(job.id, job.name, now, _accuracy(job.result.get("test")), age(job.raw.get("created_at")))
+        table.add_row(job.id, job.name, now, _score(job.result.get("test") or {}), age(job.raw.get("created_at")))
     return table
 
 
@@ -71,7 +78,12 @@ def job(one: Job) -> RenderableType:
         table.add_row(name, value)
     result = one.result
     test, teacher = result.get("test") or {}, result.get("teacher") or {}
-    for name, shown in {"test accuracy": _accuracy(test), "teacher's": _accuracy(teacher), **_boundary(test, teacher)}.items():
+    figures = {
+        "test accuracy": _figure(test, "accuracy"),
+        "teacher's": _figure(teacher, "accuracy"),
+        "agreement": _figure(test, "agreement"),
+    }
+    for name, shown in {**figures, **_boundary(test, teacher)}.items():
         if shown:
             table.add_row(name, shown)
     for term, facts in (result.get("terms") or {}).items():
@@ -284,16 +296,23 @@ def _latest(raw: Mapping[str, Any]) -> dict[str, str]:
     return {name: f"{value:.4g}" for name, value in (raw.get("latest_metrics") or {}).items() if isinstance(value, int | float)}
 
 
-def _accuracy(measured: Mapping[str, Any] | None) -> str:
-    if not measured or measured.get("accuracy") is None:
+def _score(test: Mapping[str, Any]) -> str:
+    """What there is of a student's test: without labels that is its agreement with the teacher."""
+    agreement = _figure(test, "agreement")
+    return _figure(test, "accuracy") or (f"agreement {agreement}" if agreement else "")
+
+
+def _figure(measured: Mapping[str, Any], name: str) -> str:
+    if measured.get(name) is None:
         return ""
-    return f"{measured['accuracy']:.4f}" + (f" (n = {measured['n']})" if measured.get("n") else "")
+    return f"{measured[name]:.4f}" + (f" (n = {measured['n']})" if measured.get("n") else "")
 
 
 def _what(one: Asset) -> str:
     report = one.report or {}
     if "counts" in report:
-        return f"{report['classes']} classes, " + ", ".join(f"{count} {split}" for split, count in report["counts"].items())
+        known = f"{report['classes']} classes" if report.get("labelled", True) else "no labels"
+        return f"{known}, " + ", ".join(f"{count} {split}" for split, count in report["counts"].items())
     return f"{report['parameters']:,} parameters" if "parameters" in report else ""
 
 

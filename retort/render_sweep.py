@@ -48,7 +48,9 @@ def sweep(one: Sweep, trials: Sequence[Mapping[str, Any]]) -> Group:
     again = result.get("reruns")
     if again:
         table.add_row("re-runs", f"{_spread(again)}, seeds {', '.join(map(str, again['seeds']))}")
-        table.add_row("their test", f"accuracy {_spread(again['test_accuracy'])}")
+        for name in ("accuracy", "agreement"):
+            if f"test_{name}" in again:
+                table.add_row("their test", f"{name} {_spread(again[f'test_{name}'])}")
     if result.get("importances"):
         ranked = sorted(result["importances"].items(), key=lambda each: -each[1])
         shares = ", ".join(f"{path} {weight:.2f}" for path, weight in ranked)

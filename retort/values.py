@@ -1,4 +1,4 @@
-"""What the service answers, as frozen values: an upload, an asset, an artifact, an event."""
+"""What the service answers, as frozen values: an upload, an asset, an artifact, an export, an event."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -68,6 +68,33 @@ class Artifact:
     def of(cls, raw: Json) -> "Artifact":
         """The artifact of an answer."""
         return cls(raw=raw, **{name: raw[name] for name in ("id", "name", "format", "bytes", "sha256")})
+
+    @property
+    def path(self) -> str | None:
+        """Where it lies among the job's other files: two formats may have files of one name. None for the checksums of one format alone,
+        for which those of all files stand.
+        """
+        path: str | None = self.raw.get("path", self.name)
+        return path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """A format of a student; `status` is "processing", "ready" or "rejected" (then `reason` says why). `facts` are the figures of its
+    comparison with the student, `job` is the id of the job that made it or tried.
+    """
+
+    format: str
+    status: str
+    reason: str | None
+    facts: Mapping[str, Any]
+    job: str
+    raw: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, raw: Json) -> "Export":
+        """The export of an answer."""
+        return cls(raw=raw, **{name: raw[name] for name in ("format", "status", "reason", "facts", "job")})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

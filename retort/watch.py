@@ -36,7 +36,10 @@ def news(job: Job) -> str:
     """What a job does now, in a few words."""
     if job.is_resting:
         test = job.result.get("test") or {}
-        return f"test accuracy {test['accuracy']:.4f}" if test.get("accuracy") is not None else str(job.raw.get("code") or "")
+        for name, words in {"accuracy": "test accuracy", "agreement": "agreement with the teacher"}.items():
+            if test.get(name) is not None:
+                return f"{words} {test[name]:.4f}"
+        return str(job.raw.get("code") or "")
     if job.status == "queued":
         return str(job.raw.get("queue_reason") or "waiting for a worker")
     parts = [str(job.phase or "starting")]
@@ -45,7 +48,7 @@ def news(job: Job) -> str:
     parts.append(_left(job.progress.get("eta_at")))
     latest = job.raw.get("latest_metrics") or {}
     # A transfer fit teaches no classes: its accuracy would only frighten.
-    shown = ("loss",) if job.phase == "transfer" else ("loss", "validation_accuracy")
+    shown = ("loss",) if job.phase == "transfer" else ("loss", "validation_accuracy", "validation_agreement")
     parts += [f"{name.replace('_', ' ')} {latest[name]:.3g}" for name in shown if isinstance(latest.get(name), int | float)]
     return ", ".join(part for part in parts if part)
 

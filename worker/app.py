@@ -13,6 +13,7 @@ from core.blobs import Directory
 from db.ids import new_id
 from db.session import connect
 from db.wake import doorbell
+from worker.calibrate import Calibrator
 from worker.child import Spawner
 from worker.home import Home
 from worker.maintain import Maintainer
@@ -30,7 +31,7 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
 def build(settings: Settings) -> Celery:
     """The application of this process, ready for `worker_main`. One a process: Celery's signals are global."""
-    database = connect(settings.database_url)
+    database = connect(settings.database_url, directory=settings.blobs)
     means = Means(
         settings=settings,
         database=database,
@@ -42,7 +43,8 @@ def build(settings: Settings) -> Celery:
     app = doorbell(settings.broker_url)
     app.conf.update(worker_redirect_stdouts=False)
     slots = Slots(means)
-    maintainer = Maintainer(means, slots, app)
+    calibrator = Calibrator(means, slots)
+    maintainer = Maintainer(means, slots, app, calibrator)
     register(app, slots)
 
     class Serve(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -54,6 +56,7 @@ def build(settings: Settings) -> Celery:
             """See `bootsteps.StartStopStep`."""
             maintainer.start()
             slots.start()
+            calibrator.start()
             log.info("worker %s serves %s with %d slots", means.home.worker, ",".join(settings.queues), settings.slots)
 
     def stop(**_: Any) -> None:  # in a signal handler: a flag, and nothing that could wait
@@ -63,6 +66,7 @@ def build(settings: Settings) -> Celery:
         if not means.stopping.is_set():  # a signal may come here too, and must not find this thread inside `set`
             means.stopping.set()
         slots.close(_LEAVE)
+        calibrator.close(settings.grace)
         maintainer.close(settings.grace)
         means.home.close()
         database.close()

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from celery import Celery
 
 from db import garbage, life, wake, workers
-from db.blobs import has_room, sweep
+from db.blobs import has_room
 from db.crashpoint import crashpoint
 from db.session import Unavailable
+from worker.calibrate import Calibrator
 from worker.slots import Slots
 from worker.stage import is_roomy, prune
 from worker.supervise import Means
@@ -33,10 +34,11 @@ EXIT_DEAF = 70
 class Maintainer:
     """Duties, each with its own period. One that fails is logged and comes again; none ends the thread."""
 
-    def __init__(self, means: Means, slots: Slots, app: Celery) -> None:
+    def __init__(self, means: Means, slots: Slots, app: Celery, calibrator: Calibrator) -> None:
         settings = means.settings
         self._means = means
         self._slots = slots
+        self._calibrator = calibrator
         self._app = app
         self._seen_at, self._good_since = -math.inf, math.inf
         self._ended = threading.Event()
@@ -83,6 +85,7 @@ class Maintainer:
         workers.heartbeat(
             self._means.database, id=self._means.home.worker, host=socket.gethostname(), pid=os.getpid(), queues=settings.queues,
             device=settings.device, slots=settings.slots, threads=settings.threads_per_job, busy=self._slots.busy,
+            calibration=self._calibrator.known,
         )  # fmt: skip
         now = time.monotonic()
         # The amnesty begins anew after every gap: a database that was frozen, or this process, looks like no error to anybody.
@@ -120,7 +123,7 @@ class Maintainer:
             "uploads that expired": garbage.expire_uploads(database),
             "jobs' checkpoints": garbage.forget_finished(database, older=self._means.settings.checkpoints_kept),
             "blobs that nothing names": garbage.collect(database, older=_ABANDONED),
-            "blobs that nobody finished": sweep(database, older=_ABANDONED),
+            "blobs that nobody finished": garbage.sweep(database, older=_ABANDONED),
         }
         if any(found.values()):
             log.info("swept %s", ", ".join(f"{n} {what}" for what, n in found.items() if n))

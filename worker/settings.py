@@ -24,6 +24,10 @@ class Settings(BaseSettings):
     database_url: str = Field(description="sqlite:////folder/retort.db, or postgresql://user:password@host:port/database")
     broker_url: str = Field(description="filesystem:///folder, or redis://host:port/0")
     data: Path = Field(Path("retort-data"), description="the folder for job folders and the cache of blobs")
+    blobs: Path | None = Field(
+        None,
+        description="the folder of large blobs (uploads, datasets), the same for the API and the workers; none: they are in the database",
+    )
     parent: int | None = Field(None, description="end together with this process")
 
     queues: Annotated[tuple[Literal["cpu", "gpu"], ...], NoDecode] = Field(("cpu",), min_length=1, description="comma-separated")
@@ -37,6 +41,8 @@ class Settings(BaseSettings):
         "off", description="open PyTorch checkpoints: never, in an isolated child, or where a child cannot be isolated too"
     )
     child: tuple[str, ...] = Field((sys.executable, "-I", "-m", "core"), description="the command that becomes a child")
+
+    calibrate: bool = Field(True, description="measure the device once when the worker starts, so that a dry run can foresee times")
 
     lease: float = Field(60, gt=0, description="how long a claim is valid after its last renewal")
     renew: float = Field(10, gt=0, description="between two renewals of a lease, and between two heartbeats of the worker")
@@ -73,10 +79,10 @@ class Settings(BaseSettings):
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
-    @field_validator("data")
+    @field_validator("data", "blobs")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value and value.absolute()
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

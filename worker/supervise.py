@@ -15,8 +15,9 @@ from core.errors import Corrupt
 from core.events import Event, Phase
 from db import life
 from db.access import Tenant
-from db.blobs import Blobs, CorruptBlob
+from db.blobs import Blobs
 from db.crashpoint import crashpoint
+from db.places import CorruptBlob
 from db.session import Database
 from db.states import OF_AN_ASSET
 from worker.child import Child, Ending, Spawner, environment
@@ -30,7 +31,7 @@ from worker.verdict import Stop, Verdict, judge
 
 log = logging.getLogger(__name__)
 
-COMMANDS = {"distil": "run", "inspect": "inspect", "convert": "convert", "evaluate": "evaluate"}
+COMMANDS = {"distil": "run", "inspect": "inspect", "convert": "convert", "evaluate": "evaluate", "export": "export"}
 """The child's command for each kind of work."""
 
 RESUMED = "in/checkpoint.safetensors"

@@ -8,15 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import Caller
 from api.deps import After, Id, Limit, Roomy, Running, Service
 from api.findings import Finding
+from api.named import ready
+from api.named import teacher as named_teacher
 from api.portrait import portrait
 from api.problems import Problem, invalid, not_found, not_kept, too_many_queued
 from api.scores import evaluation
 from api.shapes import AssetCard, JobCard, Listing, StageCard, TapCard, Taps, page, when
-from api.submission import ready
 from core.errors import Refused
 from core.frozen import FAMILY
 from core.networks import Extent, parse
-from db import assets
+from db import assets, uploads
 from db.access import Tenant
 from db.assets import Asset
 from db.life import TooManyQueued
@@ -147,7 +148,7 @@ def evaluate_teacher(running: Running, caller: Caller, id: Id, body: EvaluationR
     """A job that measures it on the test split of a dataset; the one that did so before, where there is one."""
     if assets.get_asset(running.database, caller, id, kind="teacher") is None:
         raise not_found("teacher", id)
-    teacher = ready(running, caller, "teacher", id, "")
+    teacher = named_teacher(running, caller, id, "")
     data = ready(running, caller, "dataset", body.dataset, "/dataset")
     job = evaluation(running, caller, teacher, data, body.label_map)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -198,7 +199,7 @@ def _told(body: _AssetRequest) -> dict[str, Any]:
 
 
 def _bytes(running: Service, caller: Tenant, id: str, purpose: str) -> dict[str, str]:
-    upload = assets.get_upload(running.database, caller, id)
+    upload = uploads.get_upload(running.database, caller, id)
     if upload is None:
         raise invalid([Finding("/upload", "not_found", f"there is no upload {id}", "POST /v1/uploads makes one")])
     if upload.purpose != purpose:

@@ -1,15 +1,15 @@
 """Jobs: submit, plan without submitting, list, look at."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response, status
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 
 from api.auth import Caller
 from api.deps import After, Id, IdempotencyKey, Limit, Running, find_job
-from api.portrait import created, portrait
-from api.problems import not_found, plain_key
+from api.forecast import Planned, forecast
+from api.portrait import created, portrait, status_of
+from api.problems import Problem, not_found, plain_key
 from api.shapes import JobCard, Listing, page
 from api.submission import draft, submit
 from core.spec import JobSpec, baseline, identity
@@ -20,13 +20,6 @@ from db.states import State
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 _WAIT = {"running": "2", "queued": "10"}
-
-
-class Planned(BaseModel):
-    """What a job would do."""
-
-    valid: Literal[True] = True
-    plan: dict[str, Any]
 
 
 @router.post(
@@ -45,10 +38,11 @@ def create(
     dry_run: Annotated[bool, Query(description="plan only: nothing is queued")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Any:
-    """The whole job is planned before it is queued: what does not fit together is refused here, with the field named."""
+    """The whole job is planned before it is queued: all that does not fit together is refused here at once, with the fields named. A dry
+    run says too how long it will take and how much memory, on the workers that live now, and how good its teacher is."""
     drafted = draft(running, caller, body)
     if dry_run:
-        return JSONResponse(Planned(plan=drafted.plan.to_json()).model_dump(mode="json"))
+        return JSONResponse(forecast(running, drafted).model_dump(mode="json"))
     job = submit(running, caller, drafted, key=plain_key(idempotency_key))
     crashpoint("api.before_reply")
     return created(running, caller, job, response)
@@ -84,7 +78,16 @@ def make_baseline(running: Running, caller: Caller, id: Id, response: Response) 
     if job.kind != "distil":
         raise not_found("job", id)
     spec = JobSpec.model_validate(job.spec)
-    plain = baseline(spec, draft(running, caller, spec).plan.epochs)
+    drafted = draft(running, caller, spec)
+    if not drafted.task["dataset"].get("labelled", True):
+        raise Problem(
+            409,
+            f"the job {id} has no baseline: its dataset has no labels, and without a teacher there is nothing to learn from",
+            code="not_applicable",
+            hint="its agreement with the teacher is in its result",
+            more={"current_status": status_of(job)},
+        )
+    plain = baseline(spec, drafted.plan.epochs)
     existing = jobs.find_by_spec(running.database, caller, identity(plain))
     if existing is not None and set(plain.measures) <= set(JobSpec.model_validate(existing.spec).measures):
         response.status_code = status.HTTP_200_OK

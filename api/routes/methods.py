@@ -73,6 +73,7 @@ class WorkerCard(BaseModel):
     slots: int
     busy: int
     heartbeat_at: datetime
+    calibration: dict[str, Any] | None = Field(description="what its device does in a second, measured when it started; null until it has")
 
 
 class Capabilities(BaseModel):
@@ -170,6 +171,7 @@ def capabilities(running: Running, caller: Caller) -> Capabilities:
                 slots=worker.slots,
                 busy=worker.busy,
                 heartbeat_at=when(worker.seen_at),
+                calibration=dict(worker.calibration) if worker.calibration else None,
             )
             for worker in living
         ],

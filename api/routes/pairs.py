@@ -6,8 +6,8 @@ from fastapi import APIRouter, Query
 
 from api.auth import Caller
 from api.deps import ID, Running
+from api.named import anatomy, ready
 from api.shapes import PairCard, Pairs, Suggestion, TapCard
-from api.submission import anatomy, ready
 from core.anatomy import Anatomy, match
 from core.errors import Refused
 from core.methods import catalogue

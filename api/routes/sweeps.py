@@ -96,6 +96,11 @@ def _check_base(running: Service, caller: Tenant, body: SweepSpec) -> Sequence[s
             "the dataset has no validation split and none is set aside: there is nothing to judge trials by but the test data",
             hint="0.1 sets a tenth of the training images aside",
         )
+    metric, labelled = body.objective.metric, drafted.task["dataset"].get("labelled", True)
+    if labelled == (metric == "validation_agreement"):
+        reason = "is measured of no dataset with labels" if labelled else "takes labels, and the dataset has none"
+        hint = '"metric": "validation_accuracy"' if labelled else '"metric": "validation_agreement", with the teacher'
+        raise Refused("/objective/metric", f"{metric} {reason}", hint=hint)
     return drafted.plan.warnings
 
 

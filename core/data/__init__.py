@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from core.data.batches import Batches
 from core.data.canonical import open_canonical
-from core.data.report import DatasetReport, Domain
+from core.data.report import UNLABELLED, DatasetReport, Domain
 from core.data.rows import Batch, Rows
 from core.data.subset import Splits, subset
 from core.errors import Refused
@@ -29,7 +30,7 @@ class Dataset:
         """All rows of a split; KeyError where the dataset has none. Splits follow one another in the dataset's numbering of rows."""
         return Rows.whole(
             self._arrays[f"{name}.x"],
-            self._arrays[f"{name}.y"],
+            self._arrays[f"{name}.y"] if self.report.labelled else np.full(self.report.counts[name], UNLABELLED),
             first=self._first(name),
             classes=self.report.classes,
             domain=self.report.domain,

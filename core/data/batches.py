@@ -21,8 +21,8 @@ class Batches:
     Without `reshuffle` every epoch has the order of the first.
 
     An epoch is one pass: the last batch is smaller, but never a single sample (batch norm cannot train on one): that one joins the
-    batch before. `classes` (C,) bool says which classes these rows have; None where they have all; `domain` is the rows'. With `views` = k
-    the augmentation repeats after k epochs.
+    batch before. `classes` (C,) bool says which classes these rows have; None where they have all or no labels; `domain` is the rows'.
+    With `views` = k the augmentation repeats after k epochs.
     """
 
     def __init__(
@@ -50,11 +50,13 @@ class Batches:
         self._reshuffle = reshuffle
         whole, left = divmod(self._n, self._size)
         self.steps = max(1, whole + (left > 1 or (left == 1 and self._size == 1)))
-        present = torch.bincount(self._labels[self._position], minlength=rows.classes) > 0
-        if rows.present is not None:  # a chosen class is there even where none of its samples was taken
-            present[list(rows.present)] = True
         self.domain = rows.domain
-        self.classes: Tensor | None = None if bool(present.all()) else present.to(self._device)
+        self.classes: Tensor | None = None
+        if rows.labelled:
+            present = torch.bincount(self._labels[self._position], minlength=rows.classes) > 0
+            if rows.present is not None:  # a chosen class is there even where none of its samples was taken
+                present[list(rows.present)] = True
+            self.classes = None if bool(present.all()) else present.to(self._device)
 
     def __call__(self, epoch: int, i: int) -> Batch:
         """Batch `i` of `epoch`, both from 0."""

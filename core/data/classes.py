@@ -8,7 +8,7 @@ from core.errors import Refused
 
 
 class Named(Protocol):
-    """What says how its classes are called: a dataset's report."""
+    """What says how its classes are called, if it has any: a dataset's report."""
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -20,8 +20,12 @@ def used(report: Named, chosen: Sequence[str] | None, outputs: Sequence[str], *,
 
     Equal names belong together. Where not every class that is used has an output of its name, names that are only the numbers of the
     classes tell nothing, and label k is output k. `Refused` under `where` for a chosen name that the dataset does not have, and for a class
-    that is none of the outputs.
+    that is none of the outputs. Empty for a dataset without labels, of which no class can be chosen.
     """
+    if not report.class_names:
+        if chosen is not None:
+            raise Refused(f"{where}/classes", "the dataset has no labels, so no classes to choose", hint='leave "classes" out')
+        return {}
     names = report.class_names
     # Sets, because there may be a hundred thousand of each.
     known, wanted = frozenset(names), None if chosen is None else frozenset(chosen)

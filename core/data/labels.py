@@ -1,6 +1,7 @@
 """The classes of a dataset: checked against what was declared, named, and divided into splits."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ def check_count(found: int, what: str, *, classes: int | None, class_names: Sequ
 
 def check_present(labels: Mapping[str, NDArray[np.int64]], names: Sequence[str], *, least: int) -> None:
     """Refuse a class with fewer than `least` training samples, by name."""
+    names = names or ("the set",)
     counts = np.bincount(labels["train"], minlength=len(names))
     few = [names[int(label)] for label in np.flatnonzero(counts < least)]
     if few:
@@ -40,18 +42,45 @@ def check_present(labels: Mapping[str, NDArray[np.int64]], names: Sequence[str],
         )
 
 
-def aside_for_test(labels: NDArray[np.int64]) -> tuple[NDArray[np.bool_], str]:
-    """Which samples are set aside as a test split, (n,) bool, where the data came with none; and the sentence that says so."""
-    _, aside = set_aside(labels, np.arange(len(labels)), TEST_FRACTION, "test", TEST_SEED)
-    mask = np.zeros(len(labels), np.bool_)
-    mask[aside] = True
-    if not len(aside):
+@dataclass(frozen=True, slots=True)
+class Division:
+    """What goes into which split: `labels` by split as it will be, `aside` (n,) bool the rows of the given train split that become test,
+    and `notes` with what was decided.
+    """
+
+    labels: Mapping[str, NDArray[np.int64]]
+    aside: NDArray[np.bool_]
+    notes: tuple[str, ...]
+
+
+def divide(labels: Mapping[str, NDArray[np.int64]], names: Sequence[str]) -> Division:
+    """The splits of a dataset whose labels are given by split; a fifth of train is set aside where there is no test split.
+
+    Without `names` the set has no labels, and only the lengths of `labels` count. Raises Refused for a class without samples enough.
+    """
+    train = labels["train"]
+    if "test" in labels:
+        check_present(labels, names, least=1)
+        return Division(labels, np.zeros(len(train), np.bool_), ())
+    check_present(labels, names, least=2)
+    _, chosen = set_aside(train, np.arange(len(train)), TEST_FRACTION, "test", TEST_SEED)
+    aside = np.zeros(len(train), np.bool_)
+    aside[chosen] = True
+    if not len(chosen):
         raise Refused(
             "/upload",
             "there is no test split, and too few samples of any class to set some aside",
             hint="add a test split, or more samples",
         )
-    return (
-        mask,
-        f"The data has no test split: a stratified fifth, {len(aside)} of {len(labels)} samples, was set aside as test (seed {TEST_SEED}).",
-    )
+    fifth = "a stratified fifth" if names else "a fifth"
+    note = f"The data has no test split: {fifth}, {len(chosen)} of {len(train)} samples, was set aside as test (seed {TEST_SEED})."
+    return Division({**labels, "train": train[~aside], "test": train[aside]}, aside, (note,))
+
+
+def check_left(before: Mapping[str, NDArray[np.int64]], after: Mapping[str, NDArray[np.int64]], names: Sequence[str]) -> None:
+    """Refuse a class that was left without samples in a split when broken files were left out."""
+    for split, y in before.items():
+        lost = np.setdiff1d(y, after[split])
+        if lost.size:
+            what = f'of the class "{names[int(lost[0])]}"' if names else ""
+            raise Refused("/upload", f"every image {what} in the {split} split is broken", hint="replace them")

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.data.archive import Archive, Stream
 from core.data.canonical import Writer
-from core.data.labels import MAX_CLASSES, aside_for_test, check_count, check_present
+from core.data.labels import MAX_CLASSES, check_count, check_present, divide
 from core.data.report import DatasetReport
 from core.errors import Refused
 
@@ -65,16 +65,14 @@ def ingest(path: Path, request: Request, out: Path, heed: Callable[[], None]) ->
         aside = np.zeros(len(labels["train"]), np.bool_)
         if "test" not in labels:
             check_present(labels, names, least=2)
-            aside, note = aside_for_test(labels["train"])
-            labels = {**labels, "train": labels["train"][~aside], "test": labels["train"][aside]}
-            notes.append(note)
+            division = divide(labels, names)
+            aside, labels = division.aside, division.labels
+            notes.extend(division.notes)
         check_present(labels, names, least=1)
         if samples["train"].dtype.itemsize == 8:
             notes.append("The samples are float64; they are kept as float32.")
         dtype: Literal["uint8", "float32"] = "uint8" if samples["train"].dtype == np.uint8 else "float32"
-        with Writer(
-            out, sample=_stored(samples["train"], layout), dtype=dtype, labels=labels, class_names=names, notes=tuple(notes)
-        ) as writer:
+        with Writer(out, sample=_stored(samples["train"], layout), dtype=dtype, labels=labels, class_names=names) as writer:
             for split, array in samples.items():
                 at = 0
                 for piece in _pieces(archive, array, layout):
@@ -84,7 +82,7 @@ def ingest(path: Path, request: Request, out: Path, heed: Callable[[], None]) ->
                     if mask.any():
                         writer.append("test", piece[mask])
                     at += len(piece)
-            return writer.finish()
+            return writer.finish(notes=tuple(notes))
 
 
 def _headers(archive: Archive) -> dict[str, Array]:

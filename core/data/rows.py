@@ -21,6 +21,7 @@ _VALUES = 1 << 22
 class Batch:
     """B samples: `x` (B, C, H, W) or (B, D) float32 in data range, `y` (B,) int64, `index` (B,) int64 the rows of the dataset.
 
+    `y` is `UNLABELLED` everywhere where the dataset has no labels.
     `view` is the number of the augmented view: x is a function of (index, view).
     """
 
@@ -37,6 +38,7 @@ class Rows:
     `bank` (N, H, W, C) or (N, D) and `labels` (N,) are the whole split as it lies on disk, memory-mapped; `position` (n,) says which of its
     samples are meant; `first` is the row of the dataset at which the split begins, so that no two samples of a dataset share an index.
     `domain` is that of the whole dataset. `present` are the classes that were chosen, None for all: logits of others are no answers.
+    Samples without labels have 0 `classes`, and `UNLABELLED` for `labels`.
     """
 
     bank: NDArray[Any]
@@ -62,6 +64,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.position)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known of what class each sample is."""
+        return self.classes > 0
 
     def only(self, position: NDArray[np.int64]) -> "Rows":
         """Some of the split's samples, by their place in the split."""

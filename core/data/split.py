@@ -1,4 +1,7 @@
-"""Which samples a job uses: stratified, seeded, and pure: the same reference names the same rows for ever."""
+"""Which samples a job uses: stratified, seeded, and pure: the same reference names the same rows for ever.
+
+Samples without labels are one stratum, that of the label `UNLABELLED`.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -7,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import random
+from core.data.report import UNLABELLED
 from core.errors import Refused
 
 Labels = NDArray[np.int64]
@@ -48,6 +52,8 @@ def taken(counts: Mapping[int, int], take: Take | None, *, where: str) -> dict[i
     """How many training samples of each class a job takes, given how many there are: at least one of each. `Refused` under `where`."""
     if take is None:
         return dict(counts)
+    if take.per_class is not None and UNLABELLED in counts:
+        raise Refused(f"{where}/take/per_class", "the dataset has no labels, so no classes to take from", hint='"total", or "fraction"')
     if take.per_class is not None:
         label, fewest = min(counts.items(), key=lambda item: item[1])
         if fewest < take.per_class:
@@ -57,7 +63,7 @@ def taken(counts: Mapping[int, int], take: Take | None, *, where: str) -> dict[i
     total = take.total if take.total is not None else round((take.fraction or 0) * whole)
     if not len(counts) <= total <= whole:
         name = "total" if take.total is not None else "fraction"
-        reason = f"{total} samples are asked for; there are {whole} in {len(counts)} classes"
+        reason = f"{total} samples are asked for; there are {whole}" + ("" if UNLABELLED in counts else f" in {len(counts)} classes")
         raise Refused(f"{where}/take/{name}", reason, hint="at least one of each class, at most all")
     wanted = shares(counts, total)
     for label in [label for label, share in wanted.items() if share == 0]:

@@ -53,7 +53,8 @@ def subset(dataset: Source, ref: Reference, *, outputs: Sequence[str] | None = N
     belongs = used(dataset.report, ref.classes, names, where=where)
 
     def split(name: str) -> Rows:
-        return dataset.split(name).named(belongs, len(names))
+        rows = dataset.split(name)
+        return rows.named(belongs, len(names)) if rows.labelled else rows
 
     train = split("train")
     # Drawn by the dataset's own labels: a teacher's job and its student's draw the same, however many outputs their networks have.

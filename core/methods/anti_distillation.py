@@ -42,7 +42,7 @@ from torch import Tensor, nn
 from core.anatomy import Anatomy
 from core.errors import Refused
 from core.growth import same_normalization
-from core.method import Fit, Lesson, Method, Scene, Term, Weight, Weighted
+from core.method import Fit, Lesson, Method, Passes, Scene, Term, Weight, Weighted
 from core.optim import Drops, Recipe
 from core.terms import CrossEntropy
 from core.trace import Curvature, Form
@@ -111,11 +111,15 @@ class Labels(Term):
     """The cross-entropy with the labels, of inputs that noise has moved by at most delta."""
 
     teacher = "none"
-    differentiates_input = True  # it shows the student inputs of its own, and in a rehearsal there is no student
+    reads_labels = differentiates_input = True  # it shows the student inputs of its own, and in a rehearsal there is no student
 
     def __init__(self, delta: float, *, official: bool) -> None:
         super().__init__()
         self.delta, self.official = delta, official
+
+    def passes(self, batch: int, classes: int) -> Passes:
+        """A pass there and back for the noise."""
+        return Passes(student=3, student_kept=1) if self.delta else Passes()
 
     def forward(self, scene: Scene) -> Tensor:
         shown = scene.s

@@ -46,7 +46,7 @@ from torch import Tensor
 from core.anatomy import Anatomy
 from core.errors import Refused
 from core.fold import folded
-from core.method import Lesson, Method, Scene, Term, Weight, Weighted
+from core.method import Lesson, Method, Passes, Scene, Term, Weight, Weighted
 from core.optim import Linear
 from core.random import rival
 from core.terms import divergence, log_softmax
@@ -89,12 +89,19 @@ class Boundary(Term):
 
     teacher = "network"
     differentiates_input = True
+    reads_labels = True
     optimum = 0.0
 
     def __init__(self, method: BSS) -> None:
         super().__init__()
         self.method, self.official = method, method.variant == "official"
         self.require_hit = not self.official if method.require_hit is None else method.require_hit
+
+    def passes(self, batch: int, classes: int) -> Passes:
+        """Three steps of an attack, as Newton's mostly take, each a pass there and back; the student's pass on what was found."""
+        share = min(1.0, self.method.samples / batch)
+        steps = self.method.iterations if self.official else min(3, self.method.iterations)
+        return Passes(student=3 * share, teacher=(2 * steps + 1) * share, student_kept=share, teacher_kept=share)
 
     def forward(self, scene: Scene) -> Tensor:
         assert scene.t is not None

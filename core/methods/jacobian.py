@@ -38,7 +38,7 @@ from torch import Tensor
 
 from core.anatomy import Anatomy, join
 from core.errors import Refused
-from core.method import Lesson, Method, Scene, Term, Weight, Weighted
+from core.method import Lesson, Method, Passes, Scene, Term, Weight, Weighted
 from core.tangent import Form, look
 from core.taps import Pair, Tap, View
 
@@ -97,7 +97,15 @@ class Slope(Term):
         self.teacher_taps = tuple(pair.teacher for pair in pairs)
         self.student_taps = tuple(pair.student for pair in pairs)
         self.output, self.form = output, form
+        self.reads_labels = output == "label"
         self.ran: Form | None = None
+
+    def passes(self, batch: int, classes: int) -> Passes:
+        """For each output that is differentiated: the student's pass there and back to the input, and the tangent's with its backward pass,
+        or double backward, half as much again; the teacher's there and back."""
+        outputs = max(1, len(self.teacher_taps))
+        student = (12 if self.form == "double_backward" else 8) * outputs
+        return Passes(student=student, teacher=1 + outputs, student_kept=2 + (self.form == "double_backward"), teacher_kept=1)
 
     def forward(self, scene: Scene) -> Tensor:
         assert scene.teacher is not None

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from core.anatomy import Anatomy
 from core.errors import Refused
-from core.method import Lesson, Method, Scene, Term, Weight, Weighted
+from core.method import Lesson, Method, Passes, Scene, Term, Weight, Weighted
 from core.tangent import Form, look
 from core.terms import divergence, log_softmax
 
@@ -97,6 +97,20 @@ class Ball(Term):
         super().__init__()
         self.method = method
         self.ran: Form | None = None
+
+    def passes(self, batch: int, classes: int) -> Passes:
+        """On its share of the batch: both networks there and back to the input, and both along a direction with the student's backward
+        pass, or double backward, half as much again."""
+        method = self.method
+        if method.epsilon == 0:
+            return Passes()
+        share, double = method.share, method.form == "double_backward"
+        return Passes(
+            student=(12 if double else 8) * share,
+            teacher=(8 if double else 4) * share,
+            student_kept=(2 + double) * share,
+            teacher_kept=(1 + double) * share,
+        )
 
     def forward(self, scene: Scene) -> Tensor:
         assert scene.t is not None

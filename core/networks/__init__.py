@@ -11,20 +11,23 @@ import inspect
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
 from core.errors import Refused
+from core.layers import LAYERS
+from core.layers import Shape as Shape
 
-Shape = tuple[int, ...]
 Extent = Annotated[int, Field(ge=1, le=4096)]
 """One extent of an input: channels, height, width or features."""
 ImageShape = tuple[Extent, Extent, Extent]
 """(channels, height, width), without the batch."""
+LARGEST = 1_000_000_000
+"""Networks with more parameters, and terms that bring more, are refused: four gigabytes of weights, three times that to train them."""
 
-_HEAD = '''"""The student's network, in plain PyTorch."""
+HEAD = '''"""The student's network, in plain PyTorch."""
 
 import torch
 from torch import Tensor, nn
@@ -43,10 +46,15 @@ class Family(BaseModel):
     """The paper, or where the shape comes from."""
     network: ClassVar[type[nn.Module]]
     """What `build` makes; forward takes x (B, *input) and gives logits (B, classes)."""
+    foreign: ClassVar[bool] = False
+    """Whether another library makes the network: what that refuses, the person asked for."""
 
     family: str
     input: Annotated[tuple[Extent, ...], Field(min_length=1, max_length=3, description="The shape of one input, without the batch.")]
     classes: int = Field(ge=2, le=100_000, description="How many classes the network tells apart: the number of its outputs.")
+
+    def check(self, where: str) -> None:
+        """`Refused` under `where` for what no field can tell by itself; builds nothing."""
 
     def arguments(self) -> dict[str, Any]:
         """The keyword arguments of `network`: plain literals, because an export writes them down as Python."""
@@ -63,7 +71,7 @@ class Family(BaseModel):
         own = [inspect.getsource(thing).rstrip() for thing in classes if inspect.getmodule(thing) is module]
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments().items())
         build = f"def build() -> nn.Module:\n    return {self.network.__name__}({arguments})\n"
-        return "\n\n\n".join([_HEAD, *own, build])
+        return "\n\n\n".join([HEAD, *own, build])
 
 
 @cache
@@ -91,26 +99,47 @@ def parse(architecture: object, *, where: str = "/architecture") -> Family:
         reason = "the architecture does not say its family" if name is None else f"there is no family {name!r}"
         raise Refused(f"{where}/family", reason, hint=_nearest(str(name), list(known), "the families are"))
     try:
-        return known[name].model_validate(dict(architecture))
+        family = known[name].model_validate(dict(architecture))
     except ValidationError as wrong:
-        error = wrong.errors(include_url=False, include_context=False, include_input=False)[0]
-        path = "/".join(str(part) for part in error["loc"])
-        fields = [field for field in known[name].model_fields if field != "family"]
-        if error["type"] == "extra_forbidden":
-            hint = _nearest(str(error["loc"][0]), fields, f"{name} takes")
-            raise Refused(f"{where}/{path}", f"{name} has no field {error['loc'][0]!r}", hint=hint) from None
-        raise Refused(
-            f"{where}/{path}".rstrip("/"),
-            error["msg"].removeprefix("Value error, "),
-            hint=_described(known[name], str(error["loc"][0]) if path else ""),
-        ) from None
+        errors = wrong.errors(include_url=False, include_input=False)
+        # Of an object's faults a field that it does not have comes first: another that is missing is perhaps what was meant.
+        error = min(errors, key=lambda each: (each["loc"][:-1] != errors[0]["loc"][:-1], each["type"] != "extra_forbidden"))
+        raise _refusal(error, architecture, known[name], where) from None
+    family.check(where)
+    return family
+
+
+def _refusal(error: Any, architecture: Mapping[str, Any], family: type[Family], where: str) -> Refused:
+    """What pydantic found first, at the place in what the person sent, with what could stand there."""
+    place, model = _placed(error["loc"], architecture, family)
+    path = "/".join([where, *map(str, place)])
+    fields = {field.alias or name: field.description or "" for name, field in model.model_fields.items() if name not in ("family", "op")}
+    kind = model.model_fields["op" if "op" in model.model_fields else "family"]
+    whose = str(architecture["family"]) if model is family else " or ".join(map(str, get_args(kind.annotation)))
+    if error["type"] == "extra_forbidden":
+        return Refused(path, f"{whose} has no field {place[-1]!r}", hint=_nearest(str(place[-1]), list(fields), f"{whose} takes"))
+    if error["type"] == "union_tag_invalid":
+        tag = error["ctx"]["tag"]
+        return Refused(f"{path}/op", f"there is no op {tag!r}", hint=_nearest(tag, list(LAYERS), "the ops are"))
+    if error["type"] == "union_tag_not_found":
+        return Refused(f"{path}/op", "the node does not say its op", hint=f"the ops are {', '.join(LAYERS)}")
+    field = next((str(part) for part in reversed(place) if part in fields), "")
+    return Refused(path, error["msg"].removeprefix("Value error, "), hint=fields.get(field, ""))
+
+
+def _placed(loc: tuple[str | int, ...], sent: object, model: type[BaseModel]) -> tuple[list[str | int], type[BaseModel]]:
+    """Where in what was sent pydantic means, which also names the branches of unions that it took, and the model that describes it."""
+    place: list[str | int] = []
+    for k, part in enumerate(loc):
+        there = isinstance(sent, Mapping) and (part in sent or k == len(loc) - 1)
+        if there or (isinstance(sent, list | tuple) and isinstance(part, int)):
+            place.append(part)
+            sent = sent.get(part) if isinstance(sent, Mapping) else sent[part] if part < len(sent) else None
+        elif part in LAYERS:
+            model = LAYERS[str(part)]
+    return place, model
 
 
 def _nearest(word: str, words: list[str], otherwise: str) -> str:
     near = difflib.get_close_matches(word, words, n=1)
     return f"did you mean {near[0]!r}?" if near else f"{otherwise} {', '.join(words)}"
-
-
-def _described(family: type[Family], name: str) -> str:
-    field = family.model_fields.get(name)
-    return (field.description or "") if field else ""

@@ -17,7 +17,8 @@ from db.tables import checkpoint, job, job_attempt, tenant
 _CLAIMS = 0x5265746F7274
 """The advisory lock that makes claims take turns on PostgreSQL, so that a tenant's cap is exact. Claims are rare: jobs take hours."""
 _KEEP = 2
-_BEST = "accuracy"
+_BEST = ("accuracy", "agreement")
+"""What of the measurements tells which checkpoint is the best: a job measures the one, or, on data without labels, the other."""
 
 
 def claim(db: Database, *, worker: str, queues: Sequence[str], lease: float) -> Claim | None:
@@ -122,9 +123,9 @@ def keep_checkpoint(db: Database, claim: Claim, *, blob: str, done: int, fit: in
     """Transition 4: the job resumes from here from now on; its count of crashes starts anew. The newest two are kept, and the best.
 
     `blob` must be kept already, KeyError where it is not any more; `done` counts the steps over all fits; `values` are the newest
-    measurements on validation data, and the best checkpoint is that of the highest accuracy. False: the claim is lost. A checkpoint
-    that is not newer than the kept one (a repetition after a commit of unknown outcome) changes nothing. The bytes of others go at
-    the end.
+    measurements on validation data, and the best checkpoint is that of the highest accuracy, or agreement where there is none. False: the
+    claim is lost. A checkpoint that is not newer than the kept one (a repetition after a commit of unknown outcome) changes nothing. The
+    bytes of others go at the end.
     """
     crashpoint("checkpoint.before_manifest")
     with db.begin() as tx:
@@ -152,8 +153,9 @@ def _forget_others(tx: Connection, id: str) -> list[str]:
     """Drop all checkpoints but the newest and the best; the blobs that nothing names any more."""
     own = sa.select(checkpoint.c.done, checkpoint.c.measured).where(checkpoint.c.job_id == id).order_by(checkpoint.c.done.desc())
     kept = tx.execute(own).all()
-    judged = [row for row in kept if isinstance(row.measured.get(_BEST), int | float)]
-    best = max(judged, key=lambda row: row.measured[_BEST], default=None)  # of equals the newest
+    figures = ((row, next((row.measured[name] for name in _BEST if name in row.measured), None)) for row in kept)
+    judged = [(row, figure) for row, figure in figures if isinstance(figure, int | float)]
+    best, _ = max(judged, key=lambda each: each[1], default=(None, None))  # of equals the newest
     spared = {row.done for row in kept[:_KEEP]} | ({best.done} if best else set())
     return forget_checkpoints(tx, (checkpoint.c.job_id == id) & checkpoint.c.done.not_in(spared))
 

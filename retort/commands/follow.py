@@ -1,7 +1,6 @@
-"""`retort watch`, `logs` and `download`: what a job does, says, and leaves."""
+"""`retort watch` and `logs`: what a job does and says."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +9,6 @@ from rich.text import Text
 
 from retort import render
 from retort.commands import sweeps
-from retort.commands.upload import transfer
 from retort.errors import Misused
 from retort.job import Job
 from retort.session import Session, connected
@@ -113,29 +111,3 @@ def line_of(event: Event) -> str | None:
 def _wish(data: Mapping[str, Any]) -> str:
     wish = data.get("desired", "run")
     return f", asked to {wish}" if data.get("state") == "running" and wish != "run" else ""
-
-
-@connected
-def download(
-    session: Session,
-    id: Annotated[str, typer.Argument(metavar="JOB", help="The id of a job that succeeded.")],
-    to: Annotated[Path | None, typer.Option(help="The folder to write to.", show_default="./JOB")] = None,
-) -> None:
-    """Fetch all files of a job, each verified by its digest before it gets its name."""
-    client = session.client()
-    job = client.jobs.get(id)
-    artifacts = job.artifacts()
-    if not artifacts:
-        raise Misused(f"{id} has no files: it is {job.status}", hint="" if job.is_terminal else f"retort watch {id}")
-    folder = to or Path(id)
-    paths = []
-    for artifact in artifacts:
-        with transfer(session, artifact.name) as report:
-            paths.append(client.artifacts.download(artifact, folder, progress=report))
-    files = [
-        {"path": str(path), "bytes": each.bytes, "sha256": each.sha256, "id": each.id} for path, each in zip(paths, artifacts, strict=True)
-    ]
-    session.answer(
-        {"job": id, "folder": str(folder), "files": files},
-        render.files((str(path), each.bytes) for path, each in zip(paths, artifacts, strict=True)),
-    )

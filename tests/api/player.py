@@ -19,14 +19,16 @@ TEST = 0.5
 """The test accuracy of every job: had a sweep looked at it, all trials would be equal."""
 
 
-def evaluated(epoch: int, accuracy: float | None, *, fit: int = 0, split: str = "validation") -> tuple[str, dict[str, Any]]:
+def evaluated(
+    epoch: int, value: float | None, *, fit: int = 0, split: str = "validation", figure: str = "accuracy"
+) -> tuple[str, dict[str, Any]]:
     """A measurement as a supervisor records it."""
     return "evaluated", {
         "fit": fit,
         "epoch": epoch,
         "done": epoch + 1,
         "split": split,
-        "values": {"accuracy": accuracy, "loss": 1.0},
+        "values": {figure: value, **({"loss": 1.0} if figure == "accuracy" else {})},
         "curves": {},
     }
 
@@ -41,21 +43,22 @@ def take(database: Database) -> Claim | None:
     return life.claim(database, worker="wrk_play", queues=["cpu"], lease=60)
 
 
-def play(database: Database, claim: Claim, judge: Judge) -> None:
-    """A whole life of a job."""
+def play(database: Database, claim: Claim, judge: Judge, figure: str = "accuracy") -> None:
+    """A whole life of a job; `figure` is what its measurements are of."""
     measured = judge(claim.job.spec)
     if isinstance(measured, str):
         problem = {"where": "", "reason": "it went wrong", "hint": "", "code": measured}
         life.fail(database, claim, code=measured, problem=problem)  # type: ignore[arg-type]
         return
-    events = [phase("train"), *(evaluated(epoch, value) for epoch, value in enumerate(measured)), evaluated(9, TEST, split="test")]
+    validated = (evaluated(epoch, value, figure=figure) for epoch, value in enumerate(measured))
+    events = [phase("train"), *validated, evaluated(9, TEST, split="test", figure=figure)]
     assert life.record(database, claim, events)
-    if not life.complete(database, claim, result={"test": {"accuracy": TEST, "n": 100}}):
+    if not life.complete(database, claim, result={"test": {figure: TEST, "n": 100}}):
         life.yield_(database, claim)
 
 
 @contextmanager
-def playing(database: Database, judge: Judge) -> Iterator[None]:
+def playing(database: Database, judge: Judge, figure: str = "accuracy") -> Iterator[None]:
     """A worker that plays every job as it comes."""
     stop = threading.Event()
 
@@ -63,7 +66,7 @@ def playing(database: Database, judge: Judge) -> Iterator[None]:
         while not stop.is_set():
             claim = take(database)
             if claim:
-                play(database, claim, judge)
+                play(database, claim, judge, figure)
             else:
                 stop.wait(0.02)
 

@@ -1,28 +1,25 @@
 """Artifacts: what a job made, and its bytes, whole or not at all."""
 
 import hashlib
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
-from db import life
-from db.blobs import Blobs
-from db.life import NewArtifact
 from db.session import Database
-from tests.api.lab import User, claim_of
+from tests.api.lab import User, finished
 
+MIB = 1 << 20
 DATA = bytes(range(256)) * 4096 * 3 + b"end"
 
 
 @pytest.fixture
 def artifact(http: httpx.Client, user: User, submitted: dict[str, Any], database: Database) -> dict[str, Any]:
     """The one file that a job made: three mebibytes and three bytes."""
-    digest = Blobs(database, user.tenant).put([DATA])
-    new = NewArtifact(name="модель.safetensors", format="safetensors", sha256=digest, bytes=len(DATA), facts={"top1_agreement": 1.0})
-    claim = claim_of(database, submitted["id"])
-    assert life.complete(database, claim, result={}, artifacts=[new])
+    finished(database, user, submitted["id"], {("safetensors", "модель.safetensors"): DATA})
     [card] = http.get(f"/v1/jobs/{submitted['id']}/artifacts").json()["data"]
     found: dict[str, Any] = card
     return found
@@ -55,6 +52,32 @@ def test_a_look_has_the_headers_and_no_bytes(http: httpx.Client, artifact: dict[
 def test_who_has_the_bytes_need_not_fetch_them(http: httpx.Client, artifact: dict[str, Any]) -> None:
     answer = http.get(artifact["content"], headers={"If-None-Match": f'"other", "{artifact["sha256"]}"'})
     assert (answer.status_code, answer.content) == (304, b"")
+
+
+@pytest.mark.parametrize("start", [1, MIB - 1, MIB, MIB + 1, 3 * MIB, len(DATA) - 1])
+def test_a_download_is_taken_up_where_it_broke_off(start: int, http: httpx.Client, artifact: dict[str, Any]) -> None:
+    tag = f'"{artifact["sha256"]}"'
+    rest = http.get(artifact["content"], headers={"Range": f"bytes={start}-", "If-Range": tag})
+    assert (rest.status_code, rest.headers["Content-Range"]) == (206, f"bytes {start}-{len(DATA) - 1}/{len(DATA)}")
+    assert DATA[:start] + rest.content == DATA
+
+
+def test_curl_takes_a_download_up_where_it_broke_off(http: httpx.Client, user: User, artifact: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(DATA[:MIB])
+    key, url = user.headers["Authorization"], f"{http.base_url}{artifact['content']}"
+    command = ["curl", "--silent", "--show-error", "--fail", "-C", "-", "-H", f"Authorization: {key}", "-o", "file", url]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "file").read_bytes() == DATA
+
+
+def test_a_file_that_is_dangerous_to_open_says_so(
+    http: httpx.Client, user: User, submitted: dict[str, Any], database: Database, artifact: dict[str, Any]
+) -> None:
+    assert artifact["warning"] is None
+    job = http.post(f"/v1/jobs/{submitted['id']}/clone").json()["id"]
+    finished(database, user, job, {("torch_export", "model.pt2"): b"pickle"}, facts={"warning": "loading it unpickles"})
+    [card] = http.get(f"/v1/jobs/{job}/artifacts").json()["data"]
+    assert card["warning"] == "loading it unpickles"
 
 
 def test_damaged_bytes_never_arrive_whole(http: httpx.Client, artifact: dict[str, Any], database: Database) -> None:

@@ -219,3 +219,43 @@ def test_bytes_that_were_cleared_away_are_asked_for_again(http: httpx.Client, da
         tx.execute(sa.text("UPDATE upload SET status = 'completed' WHERE id = :id"), {"id": late})
     answer = http.post("/v1/datasets", json={"name": "d", "upload": late, "format": "npz"})
     assert (answer.status_code, answer.json()["code"]) == (409, "not_kept")
+
+
+@ONE_DATABASE
+def test_networks_data_and_methods_that_do_not_fit_are_told_at_once(http: httpx.Client, user: User, lab: Lab, database: Database) -> None:
+    spec = lab.spec(
+        teacher=ready_teacher(http, user, database, {**TEACHER, "classes": 100}),
+        student={"architecture": ready_architecture(http, user, database, {**STUDENT, "classes": 12})},
+        methods=[{"name": "kd"}, {"name": "fitnet", "pairs": [["nowhere", "here"]]}],
+        recipe={"batch_size": 50, "augmentation": [{"name": "cutout", "size": 8}]},
+        dataset={"id": lab.dataset, "take": {"total": 10_000}},
+    )
+    problem = refused(http, spec)
+    assert {each["pointer"] for each in problem["errors"]} == {
+        "/teacher",
+        "/student/architecture",
+        "/methods/1/pairs/0/0",
+        "/methods/1/pairs/0/1",
+        "/recipe/augmentation/0/size",
+        "/dataset/take/total",
+    }
+    assert all(each["detail"] and each["code"] == "invalid_input" for each in problem["errors"])
+    cloned = http.post("/v1/jobs", json=lab.spec()).json()
+    answer = http.post(f"/v1/jobs/{cloned['id']}/clone", json={"overrides": spec}).json()
+    assert {each["pointer"] for each in answer["errors"]} == {f"/overrides{each['pointer']}" for each in problem["errors"]}
+
+
+@ONE_DATABASE
+def test_all_that_is_missing_is_told_at_once(http: httpx.Client, lab: Lab) -> None:
+    arc = http.post("/v1/architectures", json={"name": "late", "architecture": STUDENT}).json()["id"]
+    weights = {"architecture": arc, "weights": "upl_none"}
+    problem = refused(http, lab.spec(teacher="tch_none", dataset={"id": "ds_none"}, student=weights))
+    assert [(each["pointer"], each["code"]) for each in problem["errors"]] == [
+        ("/teacher", "not_found"),
+        ("/student/architecture", "not_ready"),
+        ("/dataset/id", "not_found"),
+        ("/student/weights", "not_found"),
+    ]
+    assert not problem["retryable"]
+    waits = refused(http, lab.spec(student={"architecture": arc}), 409)
+    assert [each["code"] for each in waits["errors"]] == ["not_ready"]

@@ -56,8 +56,8 @@ def test_a_job_that_succeeded_without_the_metric_is_a_failed_trial_with_a_reason
 def test_test_figures_are_read_of_reruns_alone() -> None:
     measured: dict[str, Any] = {"result": {"test": {"accuracy": 0.9}}}
     events = [phase("train"), evaluated(0, 0.4)]
-    assert trial_of(row("succeeded", **measured), events, SEARCH).test_accuracy is None
-    assert trial_of(row("succeeded", number=2, **measured), events, SEARCH).test_accuracy == 0.9
+    assert trial_of(row("succeeded", **measured), events, SEARCH).test == {}
+    assert trial_of(row("succeeded", number=2, **measured), events, SEARCH).test["accuracy"] == 0.9
 
 
 def completed(number: int, value: float, lr: float, *, is_rerun: bool = False) -> Trial:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from api.settings import Settings
-from db import assets
+from db import uploads
 from db.blobs import Blobs
 from db.session import Database
 from tests.api.lab import User, upload
@@ -176,6 +176,6 @@ def test_a_deleted_upload_takes_no_bytes(http: httpx.Client, user: User, databas
     declared = declare(http)
     assert http.delete(f"/v1/uploads/{declared['id']}").status_code == 204
     assert http.put(f"/v1/uploads/{declared['id']}/content", content=DATA).status_code == 409
-    found = assets.get_upload(database, user.tenant, declared["id"])
+    found = uploads.get_upload(database, user.tenant, declared["id"])
     assert found is not None
     assert found.status == "cancelled"

@@ -10,6 +10,7 @@ from core.anatomy import measure
 from core.method import Method
 from core.networks import Family, parse
 from core.taps import Tapped
+from tests.core.declared import required
 
 INPUT = (2, 8, 8)
 
@@ -27,9 +28,9 @@ def family(make: Callable[[], nn.Module], shape: tuple[int, ...] = INPUT, classe
     return Made(input=shape, classes=classes)
 
 
-def zoo(name: str, **fields: Any) -> Family:
+def zoo(name: str, /, **fields: Any) -> Family:
     """A family of the zoo, for small images of three classes."""
-    return parse({"family": name, "input": list(INPUT), "classes": 3, **fields})
+    return parse({"family": name, "input": list(INPUT), "classes": 3, **required(name, 3), **fields})
 
 
 def network(made: Family, seed: int) -> Tapped:

@@ -169,6 +169,11 @@ def test_measuring_draws_nothing_and_builds_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_report_from_before_activations_were_measured_is_read() -> None:
+    stored = {name: value for name, value in of(family="mlp", input=[64]).to_json().items() if name != "activations"}
+    assert Anatomy.model_validate(stored).activations == 0
+
+
 def test_a_network_of_absurd_size_is_refused() -> None:
     with pytest.raises(Refused, match="parameters are more than") as refused:
         of(family="mlp", input=[4096, 4096, 64], hidden=[16_384])

@@ -12,9 +12,11 @@ from core.errors import Refused
 from core.networks import families, parse
 from core.tangent import Nonlinear, linearise, look
 from core.taps import Tapped
+from tests.core.declared import required
 
 SMALL: dict[str, dict[str, Any]] = {
     "convnet": {"channels": [3, 5, 4]},
+    "graph": required("graph", 4),
     "mlp": {"hidden": [7, 6]},
     "mobilenetv2": {"width": 0.25},
     "resnet": {"depth": 8, "shortcut": "project"},
@@ -37,7 +39,16 @@ def network(family: str, **more: Any) -> Tapped:
 
 
 def test_every_family_has_a_network_here() -> None:
-    assert set(SMALL) == set(families())
+    assert set(SMALL) == {name for name, family in families().items() if not family.foreign}
+
+
+def test_a_network_of_timm_adds_in_place_so_its_penalty_is_differentiated_twice() -> None:
+    tapped = Tapped(parse({"family": "timm", "input": [2, 9, 9], "classes": 4, **required("timm", 4)}).build())
+    x = torch.rand(2, 2, 9, 9)
+    with pytest.raises(Nonlinear) as unknown:
+        linearise(tapped, x)
+    assert unknown.value.function == "add_"
+    assert look(tapped, x, "auto")[1] is None
 
 
 @pytest.mark.parametrize(("family", "more"), [*((name, {}) for name in SMALL), ("resnet", {"shortcut": "pad"}), ("wrn", {"dropout": 0.5})])

@@ -1,7 +1,7 @@
 """Small things to train: a network with batch norms and dropout, coloured squares to tell apart, and a method that uses every word."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from core.anatomy import Anatomy, match, measure
 from core.bench import Bench
 from core.data import Batches, DatasetReport, Domain, Rows
+from core.data.report import UNLABELLED
 from core.events import Event, Phase, Step
 from core.method import Fit, Lesson, Method, Scene, Surgery, Term, Weight, Weighted
 from core.networks import Family, ImageShape
@@ -77,6 +78,17 @@ def squares(n: int, *, first: int = 0, classes: int = CLASSES, seed: int = 0) ->
     return Rows(bank, labels, np.arange(n), first, classes, DOMAIN)
 
 
+def without_labels(rows: Rows) -> Rows:
+    """The same samples, of a transfer set."""
+    return replace(rows, labels=np.full(len(rows.bank), UNLABELLED), classes=0)
+
+
+def transfer_set(n: int) -> DatasetReport:
+    """What an inspection would say of `without_labels(squares(n))` with a test split."""
+    nothing = {"classes": 0, "class_names": (), "per_class": {"train": (), "test": ()}, "labelled": False}
+    return report(n).model_copy(update=nothing)
+
+
 def report(n: int, *, classes: int = CLASSES, shape: tuple[int, ...] = SHAPE) -> DatasetReport:
     """What an inspection would say of `squares(n)` with a test split."""
     per_class = tuple(len(range(label, n, classes)) for label in range(classes))
@@ -125,21 +137,25 @@ def make(
     n: int = 24,
     initial: int = 0,
     teacher_weights: Mapping[str, Tensor] | None = None,
+    labelled: bool = True,
 ) -> Job:
     """A job on `n` squares; `initial` seeds the student's fresh weights."""
     teacher = teacher or (Toy(width=6) if asked.teacher else None)
     student = student or Toy()
     anatomies = [measure(family, normalization={"mean": [0.3], "std": [0.2]}) if family else None for family in (teacher, student)]
     assert anatomies[1] is not None
-    decided = plan(asked, anatomies[0], anatomies[1], dataset=report(n), teacher_dataset=report(n) if asked.teacher_dataset else None)
+    described = report(n) if labelled else transfer_set(n)
+    decided = plan(asked, anatomies[0], anatomies[1], dataset=described, teacher_dataset=report(n) if asked.teacher_dataset else None)
     tapped_teacher = None
     if teacher is not None:
         tapped_teacher = tapped(teacher, decided.teacher_taps, seed=1000)
         if teacher_weights is not None:
             tapped_teacher.network.load_state_dict(dict(teacher_weights))
+    splits = (squares(n, seed=0), squares(9, first=n, seed=1), squares(15, first=n + 9, seed=2))
+    train, validation, test = splits if labelled else map(without_labels, splits)
     batches = [
         Batches(
-            squares(n, seed=0 if fit.data == "job" else 7),
+            train if fit.data == "job" else squares(n, seed=7),
             fit.recipe.batch_size,
             seed=asked.seed,
             augmentation=fit.recipe.augmentation,
@@ -147,7 +163,7 @@ def make(
         )
         for fit in decided.fits
     ]
-    sources = Sources(batches, squares(9, first=n, seed=1), squares(15, first=n + 9, seed=2))
+    sources = Sources(batches, validation, test)
     return Job(decided, tapped_teacher, tapped(student, decided.student_taps, seed=initial), sources)
 
 
@@ -233,6 +249,7 @@ class Slope(Term):
 
     teacher = "network"
     differentiates_input = True
+    reads_labels = True
     optimum = 0.0
 
     def forward(self, scene: Scene) -> Tensor:

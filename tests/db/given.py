@@ -1,11 +1,12 @@
 """Rows that tests start from, made the way the service makes them."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
 
-from db import assets, history, jobs, life
+from db import assets, history, jobs, life, uploads
 from db.access import Tenant
 from db.assets import Asset
 from db.blobs import Blobs
@@ -52,6 +53,15 @@ def running(db: Database, tenant: Tenant, **changes: Any) -> life.Claim:
 def uploaded(db: Database, tenant: Tenant, data: bytes = b"weights") -> str:
     """The digest of bytes that are kept."""
     return Blobs(db, tenant).put([data])
+
+
+def sent(db: Database, tenant: Tenant, data: bytes = b"weights") -> uploads.Upload:
+    """A completed upload."""
+    digest = hashlib.sha256(data).hexdigest()
+    new = uploads.create_upload(db, tenant, purpose="teacher", filename="f", bytes=len(data), sha256=digest, max_bytes=1 << 40)
+    writer = uploads.write(db, tenant, new.id, offset=0)
+    writer.append(memoryview(data))
+    return writer.complete(digest)
 
 
 def created(db: Database, tenant: Tenant, **changes: Any) -> Asset:

@@ -1,56 +1,12 @@
-"""Uploads and assets: what was declared must come, and what is deleted stops its inspection."""
+"""Assets: each waits for its inspection, and what is deleted stops it."""
 
 import pytest
 
 from db import assets, jobs, life
 from db.access import Tenant
-from db.assets import Upload
 from db.life.submission import UPLOADED
 from db.session import Database
 from tests.db.given import claimed, created, submitted, uploaded
-
-SHA = "9250e671389955baf89cfb0f5bb5b4edd54b4411ef7f7d86616ffd8b52d9d4aa"
-
-
-def _announced(db: Database, tenant: Tenant, *, sha256: str, bytes: int = 7) -> Upload:
-    return assets.create_upload(db, tenant, purpose="teacher", filename="t.safetensors", bytes=bytes, sha256=sha256, max_bytes=100)
-
-
-def test_an_upload_is_completed_by_the_bytes_that_were_declared(database: Database, tenant: Tenant) -> None:
-    digest = uploaded(database, tenant)
-    new = _announced(database, tenant, sha256=digest)
-    assert (new.status, new.offset, new.bytes) == ("pending", 0, 7)
-    assert new.expires_at - new.created_at == pytest.approx(7 * 86400, abs=1)
-    done = assets.complete_upload(database, tenant, new.id, digest=digest)
-    assert (done.status, done.offset) == ("completed", 7)
-    assert assets.complete_upload(database, tenant, new.id, digest=digest) == done == assets.get_upload(database, tenant, new.id)
-
-
-def test_other_bytes_than_declared_are_refused(database: Database, tenant: Tenant) -> None:
-    digest = uploaded(database, tenant)
-    other_content = _announced(database, tenant, sha256=SHA)
-    other_length = _announced(database, tenant, sha256=digest, bytes=8)
-    not_kept = _announced(database, tenant, sha256=SHA)
-    for upload, came in ((other_content, digest), (other_length, digest), (not_kept, SHA)):
-        with pytest.raises(assets.Mismatch):
-            assets.complete_upload(database, tenant, upload.id, digest=came)
-        found = assets.get_upload(database, tenant, upload.id)
-        assert found is not None
-        assert found.status == "pending"
-
-
-def test_an_upload_larger_than_is_taken_is_refused(database: Database, tenant: Tenant) -> None:
-    with pytest.raises(assets.TooLarge, match="101"):
-        _announced(database, tenant, sha256=SHA, bytes=101)
-
-
-def test_a_deleted_upload_waits_for_nothing(database: Database, tenant: Tenant) -> None:
-    digest = uploaded(database, tenant)
-    upload = _announced(database, tenant, sha256=digest)
-    assert assets.delete_upload(database, tenant, upload.id)
-    assert not assets.delete_upload(database, tenant, upload.id)
-    with pytest.raises(KeyError):
-        assets.complete_upload(database, tenant, upload.id, digest=digest)
 
 
 def test_a_new_asset_waits_for_an_inspection_on_the_cpu_queue(database: Database, tenant: Tenant) -> None:

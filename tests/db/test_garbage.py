@@ -3,7 +3,7 @@
 import pytest
 import sqlalchemy as sa
 
-from db import assets, life
+from db import life, uploads
 from db.access import Tenant
 from db.blobs import Blobs, forget
 from db.garbage import collect, expire_uploads, forget_finished
@@ -22,7 +22,7 @@ def _age(db: Database) -> None:
 
 
 def _declared(db: Database, tenant: Tenant, digest: str, *, ttl: float) -> str:
-    return assets.create_upload(
+    return uploads.create_upload(
         db, tenant, purpose="teacher", filename="t", bytes=7, sha256=digest, max_bytes=99, ttl=ttl
     ).id  # fmt: skip
 
@@ -114,8 +114,8 @@ def test_an_expired_upload_goes_and_then_its_bytes(database: Database, tenant: T
     digest = uploaded(database, tenant, b"old")
     old, new = _declared(database, tenant, digest, ttl=-1.0), _declared(database, tenant, uploaded(database, tenant, b"new"), ttl=DAY)
     assert expire_uploads(database) == 1
-    assert assets.get_upload(database, tenant, old) is None
-    assert assets.get_upload(database, tenant, new) is not None
+    assert uploads.get_upload(database, tenant, old) is None
+    assert uploads.get_upload(database, tenant, new) is not None
     _age(database)
     assert collect(database, older=DAY) == 1
     assert not Blobs(database, tenant).has(digest)
@@ -164,7 +164,7 @@ def test_a_retry_keeps_the_checkpoint_that_it_was_started_from(database: Databas
 def test_an_upload_that_was_forgotten_by_its_owner_goes_too(database: Database, tenant: Tenant) -> None:
     digest = uploaded(database, tenant)
     id = _declared(database, tenant, digest, ttl=DAY)
-    assert assets.delete_upload(database, tenant, id)
+    assert uploads.delete_upload(database, tenant, id)
     _age(database)
     assert collect(database, older=DAY) == 1
     with database.begin() as tx:

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from db import access, assets, history, jobs, life
+from db import access, assets, history, jobs, life, uploads
 from db.access import Tenant
 from db.blobs import Blobs
 from db.session import Database
-from tests.db.given import IN_EACH_STATE, claimed, created, reread, submitted, uploaded
+from tests.db.given import IN_EACH_STATE, claimed, created, reread, sent, submitted, uploaded
 
 Theirs = dict[str, str]
 
@@ -20,8 +20,10 @@ READS: dict[str, Callable[[Database, Tenant, Theirs], object]] = {
     "events": lambda db, me, of: history.events(db, me, of["job"], limit=99),
     "glance": lambda db, me, of: history.glance(db, me, of["job"]).entered,
     "metrics_blocks": lambda db, me, of: history.metrics_blocks(db, me, of["job"]),
-    "get_upload": lambda db, me, of: assets.get_upload(db, me, of["upload"]),
-    "delete_upload": lambda db, me, of: assets.delete_upload(db, me, of["upload"]),
+    "get_upload": lambda db, me, of: uploads.get_upload(db, me, of["upload"]),
+    "list_uploads": lambda db, me, of: uploads.list_uploads(db, me, limit=99),
+    "evict": lambda db, me, of: uploads.evict(db, me, of["upload"]),
+    "delete_upload": lambda db, me, of: uploads.delete_upload(db, me, of["upload"]),
     "get_asset": lambda db, me, of: assets.get_asset(db, me, of["asset"]),
     "list_assets": lambda db, me, of: assets.list_assets(db, me, kind="teacher", limit=99),
     "delete_asset": lambda db, me, of: assets.delete_asset(db, me, of["asset"]),
@@ -42,13 +44,11 @@ def theirs(database: Database, stranger: Tenant) -> Theirs:
     life.record(database, claim, [("metrics", {})])
     made = life.NewArtifact(name="m", format="f", sha256=blob, bytes=7, facts={})
     life.complete(database, claim, result={}, artifacts=[made])
-    upload = assets.create_upload(database, stranger, purpose="teacher", filename="f", bytes=7, sha256=blob, max_bytes=9)
-    assets.complete_upload(database, stranger, upload.id, digest=blob)
     access.create_key(database, stranger, name="k")
     return {
         "job": claim.job.id,
         "blob": blob,
-        "upload": upload.id,
+        "upload": sent(database, stranger).id,
         "asset": created(database, stranger).id,
         "artifact": assets.list_artifacts(database, stranger, claim.job.id)[0].id,
         "key": access.list_keys(database, stranger)[0].id,
@@ -61,7 +61,7 @@ def test_another_tenant_finds_nothing_and_the_owner_everything(
     for name, ask in READS.items():
         assert not ask(database, tenant, theirs), name
     with pytest.raises(KeyError):
-        assets.complete_upload(database, tenant, theirs["upload"], digest=theirs["blob"])
+        uploads.write(database, tenant, theirs["upload"], offset=0)
     for name, ask in READS.items():
         assert ask(database, stranger, theirs), name
 

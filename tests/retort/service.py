@@ -61,8 +61,9 @@ def call(*words: str, env: Mapping[str, str] | None = None, cwd: Path | None = N
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment without what would point the command elsewhere."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("RETORT_")} | dict(more or {})
+    """This process's environment without what would point the command elsewhere, and no worker measures the machine beside a test."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("RETORT_")}
+    return plain | {"RETORT_CALIBRATE": "false"} | dict(more or {})
 
 
 def processes_of(folder: Path) -> dict[int, str]:

@@ -61,11 +61,13 @@ def stage(play: Callable[[Request], Answer]) -> Iterator[Stage]:
             if whole and "Content-Length" not in answer.headers:
                 self.send_header("Content-Length", str(len(answer.body)))  # type: ignore[arg-type]
             self.end_headers()
+            if self.command == "HEAD":
+                return
             for piece in [answer.body] if isinstance(answer.body, bytes) else answer.body:
                 self.wfile.write(piece)
                 self.wfile.flush()
 
-        do_GET = do_POST = do_PUT = do_DELETE = handle_any
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any
 
         def log_message(self, format: str, *args: object) -> None:
             """Tests are quiet."""

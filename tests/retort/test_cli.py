@@ -78,7 +78,22 @@ def test_wrong_use_ends_with_2_before_anything_is_sent(words: list[str], capsys:
 
 
 def test_every_command_takes_json_and_names_the_service_alike(capsys: pytest.CaptureFixture[str]) -> None:
-    of_jobs = ["submit", "sweep", "ls", "get", "watch", "logs", "download", "cancel", "pause", "resume", "release", "retry", "clone"]
+    of_jobs = [
+        "submit",
+        "sweep",
+        "ls",
+        "get",
+        "watch",
+        "logs",
+        "download",
+        "export",
+        "cancel",
+        "pause",
+        "resume",
+        "release",
+        "retry",
+        "clone",
+    ]
     for words in [*([each] for each in (*of_jobs, "methods", "presets", "taps", "pairs")), ["key", "make"], ["upload", "dataset"]]:
         assert run([*words, "--help"]) == 0
         told = capsys.readouterr().out

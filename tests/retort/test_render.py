@@ -6,7 +6,7 @@ import json
 from rich.console import Console
 
 from retort.client import Client
-from retort.render import job
+from retort.render import job, jobs
 from tests.retort.stage import Answer, script, stage
 
 
@@ -38,3 +38,17 @@ def test_curves_are_shown_with_epsilon_across_and_a_boundary_with_its_pairs() ->
     assert ["MagSim,", "AngSim", "0.750,", "0.500"] in lines
     assert ["wasserstein", "form", "tangent"] in lines
     assert ["boundary", "distance", "0.3,", "the", "teacher's", "0.4"] in lines
+
+
+def test_a_result_without_labels_shows_the_agreement_in_the_place_of_accuracy() -> None:
+    result = {"test": {"agreement": 0.875, "max_abs_diff": 1.0, "n": 8}, "teacher": None}
+    raw = {"id": "job_1", "name": "small", "status": "succeeded", "is_terminal": True, "result": result}
+    shown = Console(width=100, file=io.StringIO())
+    with stage(script(Answer(200, json.dumps(raw).encode()))) as service:
+        one = Client(service.url, key="k").jobs.get("job_1")
+    shown.print(job(one))
+    shown.print(jobs([one]))
+    lines = [line.split() for line in shown.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    assert ["agreement", "0.8750", "(n", "=", "8)"] in lines
+    assert not any("accuracy" in line for line in lines if line[0] != "job")
+    assert ["job_1", "small", "succeeded", "agreement", "0.8750", "(n", "=", "8)"] in [line[:8] for line in lines]

@@ -35,6 +35,15 @@ def test_what_a_running_job_does_is_told_with_the_time_left_before_its_numbers()
     assert news(job) == "train, epoch 10, 60 min left, loss 2.12, validation accuracy 0.75"
 
 
+def test_without_labels_the_agreement_with_the_teacher_is_told() -> None:
+    running = {**RUNNING, "latest_metrics": {"loss": 2.125, "validation_agreement": 0.75, "validation_max_abs_diff": 3.0}}
+    done = {**RUNNING, "status": "succeeded", "is_terminal": True, "result": {"test": {"agreement": 0.875, "max_abs_diff": 1.0, "n": 8}}}
+    assert [news(job) for job in jobs(running, done)] == [
+        "train, epoch 10, loss 2.12, validation agreement 0.75",
+        "agreement with the teacher 0.8750",
+    ]
+
+
 def test_a_transfer_fit_shows_no_accuracy_because_it_teaches_no_classes() -> None:
     [job] = jobs({**RUNNING, "phase": "transfer"})
     assert news(job) == "transfer, epoch 10, loss 2.12"

@@ -34,7 +34,7 @@ TOY = (sys.executable, "-I", str(Path(__file__).with_name("toychild.py")))
 TIMES: Mapping[str, Any] = {
     "lease": 3, "renew": 0.3, "wish": 0.1, "reap": 0.3, "reconcile": 0.3, "stale": 1, "poll": 0.5, "flush": 0.1, "checkpoint": 0.1,
     "report": 0.01, "silence": 20, "outage": 20, "grace": 2, "cancel_grace": 0.5, "backoff": 0.02, "storage_pause": 0.4, "min_free": 0,
-    "nice": 0, "threads": 1,
+    "nice": 0, "threads": 1, "calibrate": False,
 }  # fmt: skip
 
 

@@ -132,8 +132,20 @@ def inspect(toy: dict[str, Any]) -> None:
     tell(Result({}))
 
 
+def export(task: dict[str, Any]) -> None:
+    """Write the student in each format, but for those that are said to differ from it."""
+    tell(Phase("export"))
+    student, said = (FOLDER / "in" / "student.safetensors").read_bytes(), []
+    for format in task["formats"]:
+        refused = task["toy"].get("refuse", {}).get(format)
+        if refused is None:
+            tell(Exported(format, [written(f"out/export/model.{format}", student.upper())], {"max_abs_diff": 0.0}))
+        said.append({"format": format, "refused": refused, "facts": {"n": 10}})
+    tell(Result({"exports": said}))
+
+
 def main() -> None:
-    """What `python -m core run|inspect DIR` is to a real child."""
+    """What `python -m core run|inspect|export DIR` is to a real child."""
     global SIZE  # noqa: PLW0603 -- one process does one job
     task = json.loads((FOLDER / "job.json").read_text())
     SIZE = task["toy"].get("size", 0)
@@ -145,6 +157,8 @@ def main() -> None:
     threading.Thread(target=listen, daemon=True).start()
     if sys.argv[1] == "run":
         run(task["toy"], task["runtime"])
+    elif sys.argv[1] == "export":
+        export(task)
     else:
         inspect(task["toy"])
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 import httpx
 import sqlalchemy as sa
 
-from db.blobs import CHUNK, sweep
+from db.blobs import CHUNK
+from db.garbage import sweep
 from db.tables import blob
 from tests.chaos.api import Api, api
 from tests.chaos.catalogue import Times, scenario

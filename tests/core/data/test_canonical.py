@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from core.artifacts import read_header
 from core.data import Batches, open_dataset
-from core.data.canonical import Writer
+from core.data.canonical import Writer, open_canonical
 from core.errors import Refused
 from core.source import Live
 
@@ -97,3 +97,13 @@ def test_a_file_of_weights_is_no_dataset(tmp_path: Path) -> None:
     save_file({"w": np.zeros(2)}, tmp_path / "w")
     with pytest.raises(Refused, match="no report"):
         open_dataset(tmp_path / "w")
+
+
+def test_a_set_without_labels_has_samples_only(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.safetensors", names=())
+    assert sorted(load_file(path)) == ["test.x", "train.x"]
+    report, arrays = open_canonical(path)
+    assert (report.labelled, report.classes, report.class_names) == (False, 0, ())
+    assert report.per_class == {"train": (), "test": ()}
+    assert report.counts == {"train": 3, "test": 2}
+    assert arrays["train.x"].tolist() == X["train"].tolist()

@@ -137,7 +137,7 @@ def deep() -> bytes:
         ({"train/dog/1.png": b""}, '"train/dog/1.png" is broken'),
         ({"train/dog/1.png": truncated(grey(3))}, '"train/dog/1.png" is broken'),
         ({"train/dog/1.png": b"GIF89a" + b"\0" * 50}, '"train/dog/1.png" is broken'),
-        ({"train/dog/1.png": huge(100_000, 100_000)}, '"train/dog/1.png" (is broken|has 100000)'),
+        ({"train/dog/1.png": huge(100_000, 100_000)}, '"train/dog/1.png" is too large'),
         ({"train/dog/1.png": huge(5_000, 5_000)}, "has 5000×5000 pixels"),
         ({"train/dog/1.png": animated()}, "animation"),
         ({"train/dog/1.png": deep()}, "pixel format"),

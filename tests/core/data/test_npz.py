@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from core.data import DatasetReport, ingest, open_dataset
+from core.data.report import Duplicates
 from core.errors import Refused
 from tests.core.data.pictures import arrays, pack
 
@@ -44,7 +45,12 @@ def test_colour_images_are_kept_with_their_measurements(tmp_path: Path) -> None:
         std=report.std,
         range=(0, 1),
         dtype="uint8",
-        notes=(),
+        notes=("3 of 3 samples of the test split are in the train split too: figures on them flatter the student.",),
+        duplicates=Duplicates(
+            within={"train": 0, "test": 0},
+            across={"train/test": 3},
+            pairs=(("train[0]", "test[0]"), ("train[1]", "test[1]"), ("train[2]", "test[2]")),
+        ),
     )
     np.testing.assert_allclose(report.mean, (IMAGES / 255).mean((0, 1, 2)), rtol=1e-12)
     np.testing.assert_allclose(report.std, (IMAGES / 255).std((0, 1, 2)), rtol=1e-12)

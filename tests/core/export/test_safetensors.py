@@ -16,6 +16,7 @@ from core.events import decode, encode
 from core.export import Facts, Unfaithful, export
 from core.networks import families, parse
 from core.taps import Tapped
+from tests.core.declared import required
 
 
 def facts_of(**changes: Any) -> Facts:
@@ -68,7 +69,7 @@ def test_the_sums_are_those_that_sha256sum_checks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(families()))
 def test_every_family_is_written_and_read_back_bit_for_bit(name: str, tmp_path: Path) -> None:
-    facts = facts_of(family=parse({"family": name, "input": [1, 8, 8], "classes": 3}))
+    facts = facts_of(family=parse({"family": name, "input": [1, 8, 8], "classes": 3, **required(name, 3)}))
     exported = export("safetensors", student_of(facts), facts=facts, out=tmp_path, sample=torch.rand(5, 1, 8, 8))
     assert exported.facts["max_abs_diff"] == 0
     assert exported.facts["top1_agreement"] == 1

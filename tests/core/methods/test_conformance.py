@@ -6,7 +6,8 @@ term of a method is looked at alone, and each surgery.
 
 import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -19,13 +20,14 @@ from torch import Tensor
 from core.anatomy import match, measure
 from core.bench import Bench
 from core.data import Batches
+from core.data.report import UNLABELLED
 from core.errors import Refused
 from core.fit import fit
 from core.method import Fit, Lesson, Method, Weighted
 from core.methods import catalogue
 from core.methods.kd import KD
 from core.networks import Family
-from core.objective import losses_of
+from core.objective import losses_of, watched
 from core.optim import SGD, Constant, Recipe
 from core.pages import docs_of
 from core.source import Live
@@ -107,9 +109,9 @@ def alone(method: Method, *, steps: int, twin: bool = False) -> list[tuple[str, 
     return found
 
 
-def loss_of(bench: Bench, source: Live) -> Tensor:
+def loss_of(bench: Bench, source: Live, labels: Callable[[Tensor], Tensor] = Tensor.clone) -> Tensor:
     batch, views = source(0, 0, bench.terms)
-    losses, _ = losses_of(bench, batch, views, terms=bench.terms, epoch=0, source=source)
+    losses, _ = losses_of(bench, replace(batch, y=labels(batch.y)), views, terms=bench.terms, epoch=0, source=source)
     (loss,) = losses.values()
     return loss
 
@@ -192,6 +194,23 @@ def test_where_student_and_teacher_are_one_network_each_term_has_its_stated_opti
         assert loss.item() == pytest.approx(term.optimum, abs=1e-5), name
         gradients = torch.autograd.grad(loss, list(bench.student.network.parameters()), allow_unused=True)
         assert all(gradient is None or gradient.abs().max() < 1e-3 for gradient in gradients), name
+
+
+def answered(method: Method, labels: Callable[[Tensor], Tensor]) -> dict[str, list[Tensor]]:
+    """Of each term, its loss and what it watches with other labels; nothing of one that reads labels and fails."""
+    found = dict[str, list[Tensor]]()
+    for name, bench, source in alone(method, steps=3):
+        with contextlib.suppress(RuntimeError, IndexError) if bench.terms[name].reads_labels else contextlib.nullcontext():
+            held = replace(source(0, 0, bench.terms)[0], y=labels(torch.arange(8) % toys.CLASSES))
+            found[name] = [loss_of(bench, source, labels).detach(), *watched(bench, held, bench.terms, source).values()]
+    return found
+
+
+@every_taught
+def test_a_term_reads_labels_only_where_it_says_so(method: Method) -> None:
+    with_labels, without = answered(method, Tensor.clone), answered(method, lambda y: torch.full_like(y, UNLABELLED))
+    for name, bench, _ in alone(method, steps=3):
+        assert bench.terms[name].reads_labels or all(map(torch.equal, with_labels[name], without[name])), name
 
 
 @every_taught

@@ -11,6 +11,7 @@ from core.anatomy import measure
 from core.errors import Refused
 from core.methods.net2net import Net2Net, shares
 from core.networks import Family
+from tests.core.declared import residual
 from tests.core.growing import family, gap, images, network, operate, step, zoo
 from tests.core.methods.scenes import moved, state_of
 
@@ -21,6 +22,7 @@ WIDER = {
     "resnet that pads channels": (zoo("resnet", depth=8), zoo("resnet", depth=8, width=2)),
     "resnet that projects": (zoo("resnet", depth=8, shortcut="project"), zoo("resnet", depth=8, shortcut="project", width=2)),
     "mobilenetv2": (zoo("mobilenetv2", width=0.1), zoo("mobilenetv2", width=0.2)),
+    "a declared network": (zoo("graph"), zoo("graph", nodes=residual(3, wider=5))),
 }
 DEEPER = {
     "mlp, deeper": (zoo("mlp", hidden=[5]), zoo("mlp", hidden=[5, 5, 5])),
@@ -29,6 +31,7 @@ DEEPER = {
     "wrn, deeper": (zoo("wrn", depth=10, widen=1), zoo("wrn", depth=16, widen=1)),
     "convnet of one pixel": (zoo("convnet", channels=[3, 4, 5, 4]), zoo("convnet", channels=[3, 4, 5, 4, 4])),
     "vgg": (zoo("vgg", depth=8), zoo("vgg", depth=11)),
+    "a declared network, deeper": (zoo("graph"), zoo("graph", nodes=residual(3, deeper=True))),
 }
 BOTH = {
     "mlp, both": (zoo("mlp", hidden=[5]), zoo("mlp", hidden=[9, 7, 6])),

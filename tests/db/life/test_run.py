@@ -168,9 +168,10 @@ def test_seconds_are_counted_while_a_job_runs_and_not_while_it_is_paused(databas
     assert life.renew(database, again, lease=LEASE) == life.Renewal("run", True)
 
 
-def test_the_best_checkpoint_stays_beside_the_newest_two(database: Database, tenant: Tenant) -> None:
+@pytest.mark.parametrize("name", ["accuracy", "agreement"])
+def test_the_best_checkpoint_stays_beside_the_newest_two(database: Database, tenant: Tenant, name: str) -> None:
     claim = running(database, tenant)
-    measured: list[dict[str, float]] = [{}, {"accuracy": 0.5}, {"accuracy": 0.8}, {"accuracy": 0.8}, {"accuracy": 0.6}, {"accuracy": 0.7}]
+    measured: list[dict[str, float]] = [{}, *({name: value, "n": 50} for value in (0.5, 0.8, 0.8, 0.6, 0.7))]
     for done, values in enumerate(measured):
         blob = uploaded(database, tenant, f"state at {done}".encode())
         life.keep_checkpoint(database, claim, blob=blob, done=done, fit=0, step=done, values=values)
