@@ -31,6 +31,11 @@ class Network:
     asset: Asset | None = None
     job: Job | None = None
 
+    @property
+    def place(self) -> str:
+        """Where a job folder has a teacher: the weights of a family, or a whole model."""
+        return "in/teacher.onnx" if self.anatomy.frozen else "in/teacher.safetensors"
+
 
 def ready(running: Service, tenant: Tenant, kind: AssetKind, id: str, where: str) -> Asset:
     """An asset whose inspection has passed; a Problem that points at `where` in the request for any other."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from api.deps import Service
 from api.named import Network
+from api.scores import LabelMap, teacher_score
 from db.access import Tenant
 from db.assets import Asset
 
@@ -19,9 +20,9 @@ class Score:
     warning: str | None
 
 
-def score(running: Service, tenant: Tenant, teacher: Network, dataset: Asset) -> Score | None:
+def score(running: Service, tenant: Tenant, teacher: Network, dataset: Asset, label_map: LabelMap = None) -> Score | None:
     """The score of a teacher, None where nobody measured it on this dataset."""
-    found = _of_job(teacher, dataset)
+    found = _of_job(teacher, dataset) if teacher.asset is None else teacher_score(running, tenant, teacher.asset, dataset, label_map)
     if found is None:
         return None
     warning = None

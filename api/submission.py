@@ -71,7 +71,7 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
     assert student is not None
     assert dataset is not None
     blobs = {
-        "in/teacher.safetensors": teacher.weights if teacher else None,
+        teacher.place if teacher else "in/teacher.safetensors": teacher.weights if teacher else None,
         "in/dataset.safetensors": dataset.blob,
         "in/teacher_dataset.safetensors": other.blob if other else None,
         "in/student.safetensors": weights,
@@ -94,7 +94,9 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
             teacher_labels=teacher.labels if teacher else None,
         )
     found = {path: digest for path, digest in blobs.items() if digest}
-    return Draft(spec, planned, task, found, teacher, student, dataset, score(running, tenant, teacher, dataset) if teacher else None)
+    return Draft(
+        spec, planned, task, found, teacher, student, dataset, score(running, tenant, teacher, dataset, spec.label_map) if teacher else None
+    )
 
 
 def overridden(spec: Mapping[str, Any], overrides: Mapping[str, Any]) -> JobSpec:

@@ -9,22 +9,20 @@ from typing import Any, TypeVar, cast
 import torch
 from pydantic import ValidationError
 
-from core.anatomy import Anatomy, measure
-from core.artifacts import load_into
 from core.checkpoints import Checkpoints
 from core.data import Batches, Dataset, DatasetReport, Splits, open_dataset, subset
 from core.errors import Corrupt, Refused
 from core.events import Curve, Evaluated, Event, Exported, Phase, Result
 from core.export import Facts, export, versions
 from core.initialisers import Initialiser, initialise
-from core.networks import Family, parse
+from core.party import Party, teacher_in
 from core.plan import Plan, plan
 from core.random import key_of
 from core.run import run
 from core.runtime import Runtime
 from core.source import Sources
 from core.spec import JobSpec
-from core.taps import Tap, Tapped
+from core.taps import Tapped
 from core.wire import Wire
 
 Value = TypeVar("Value")
@@ -83,34 +81,6 @@ def distil(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) 
 
 
 @dataclass(frozen=True, slots=True)
-class Party:
-    """A network that takes part: its family and its measurements."""
-
-    family: Family
-    anatomy: Anatomy
-
-    @classmethod
-    def of(cls, asset: Mapping[str, Any], where: str) -> "Party":
-        """The party that a task describes. Raises Refused under `where`."""
-        family = parse(asset["architecture"], where=f"{where}/architecture")
-        return cls(family, measure(family, normalization=asset.get("normalization")))
-
-    @property
-    def normalization(self) -> dict[str, tuple[float, ...]] | None:
-        """{"mean", "std"} in data units, or None."""
-        if self.anatomy.mean is None or self.anatomy.std is None:
-            return None
-        return {"mean": self.anatomy.mean, "std": self.anatomy.std}
-
-    def tapped(self, weights: Path | None, taps: tuple[Tap, ...], *, where: str) -> Tapped:
-        """The network with the weights of a file, or with fresh ones from torch's generator."""
-        network = self.family.build()
-        if weights is not None:
-            load_into(network, weights, where=where)
-        return Tapped(network, taps=taps, mean=self.anatomy.mean, std=self.anatomy.std)
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """What lies in a job folder, opened, and the plan made of it."""
 
@@ -126,7 +96,7 @@ class Job:
     def open(cls, folder: Path, task: Mapping[str, Any]) -> "Job":
         """Open a folder. Raises Refused as `plan` does, and Corrupt where a dataset is not the one that the task promises."""
         spec = _spec(task["spec"])
-        teacher = Party.of(task["teacher"], "/teacher") if task.get("teacher") else None
+        teacher = Party.of(task["teacher"], "/teacher", teacher_in(folder)) if task.get("teacher") else None
         student = Party.of(task["student"], "/student")
         data = _dataset(folder / "in" / "dataset.safetensors", task.get("dataset"))
         wanted = spec.teacher_dataset is not None
@@ -154,7 +124,8 @@ class Job:
         """The teacher with its weights, where the job has one."""
         if self.teacher is None:
             return None
-        return self.teacher.tapped(self.folder / "in" / "teacher.safetensors", self.plan.teacher_taps, where="/teacher")
+        weights, outputs = teacher_in(self.folder), self.plan.outputs
+        return self.teacher.tapped(weights, self.plan.teacher_taps, where="/teacher", outputs=outputs)
 
     def sources(self, splits: Splits, device: str) -> Sources:
         """The batches of every fit. Fits that read the same data in the same way share them, and the accelerator's memory with them."""
@@ -186,10 +157,11 @@ class Job:
 
     def facts(self, test: Mapping[str, float], curves: Mapping[str, Curve], hardware: str) -> Facts:
         """What an export says about the student. `test` and `curves` hold its figures, and the teacher's under "teacher."."""
+        assert self.student.family is not None, "a student is of a family"
         ours, theirs = _sides(test)
         if self.teacher is not None:
             theirs["parameters"] = self.teacher.anatomy.parameters
-            theirs["bytes"] = (self.folder / "in" / "teacher.safetensors").stat().st_size
+            theirs["bytes"] = teacher_in(self.folder).stat().st_size
         return Facts(
             name=self.spec.name,
             family=self.student.family,

@@ -150,6 +150,15 @@ class JobSpec(_Part):
     )
     student: StudentRef
     dataset: DatasetRef
+    label_map: dict[str, str | Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=100_000,
+        description=(
+            "Which output of the teacher, by its label or its number, answers for which class of the dataset. Left out, equal names belong "
+            "together. Outputs that are not named are left out of every softmax."
+        ),
+    )
     teacher_dataset: TeacherDatasetRef | None = Field(None, description="The teacher's own data, where a method trains on it.")
     methods: tuple[AnyMethod, ...] = Field(
         (), max_length=16, description="What the teacher teaches; their lessons add up. None is the baseline."
@@ -198,7 +207,9 @@ def identity(spec: JobSpec) -> str:
     """The sha256 of all that training depends on: two specs with one identity train the same student. Defaults written
     out or left out are one.
     """
-    depends = spec.model_dump(mode="json", exclude=_NO_PART_OF_TRAINING)
+    # A map that was left out is no part of it: specs from before there was one keep their identity.
+    absent = {"label_map"} if spec.label_map is None else set[str]()
+    depends = spec.model_dump(mode="json", exclude=_NO_PART_OF_TRAINING | absent)
     return hashlib.sha256(json.dumps(depends, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -211,6 +222,7 @@ def baseline(spec: JobSpec, epochs: int) -> JobSpec:
             "name": f"{spec.name} (baseline)".strip()[-200:],
             "teacher": None,
             "teacher_dataset": None,
+            "label_map": None,
             "methods": (),
             "recipe": spec.recipe.model_copy(update={"task_weight": 1.0, "epochs": epochs}),
             "evaluate": tuple(asked for asked in spec.evaluate if name_of(asked) not in NEEDS_TEACHER),
