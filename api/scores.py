@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from api.deps import Service
 from api.named import Network
 from api.problems import not_kept, too_many_queued
+from core.score import is_near_chance, warnings_of
 from db import jobs, life
 from db.access import Tenant
 from db.assets import Asset
@@ -66,3 +68,36 @@ def _sha(teacher: Asset, dataset: Asset, label_map: LabelMap) -> str:
     read = [teacher.request.get("normalization"), teacher.request.get("labels"), label_map]
     depends = json.dumps(["evaluate", teacher.blob, dataset.blob, *read], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(depends.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What was measured, and what is to be said of it."""
+
+    values: dict[str, Any]
+    warning: str | None
+
+
+def score(running: Service, tenant: Tenant, teacher: Network, dataset: Asset, label_map: LabelMap = None) -> Score | None:
+    """The score of a job's teacher on its dataset, None where nobody measured it."""
+    asset = teacher.asset
+    found = teacher_score(running, tenant, asset, dataset, label_map) if asset else _of_job(teacher, dataset)
+    if found is None:
+        return None
+    return Score(found, next(iter(warnings_of(found)), None))
+
+
+def _of_job(teacher: Network, dataset: Asset) -> dict[str, Any] | None:
+    """What a finished job measured of its own student, where it was tested on the same data."""
+    job = teacher.job
+    if job is None or job.inputs["blobs"].get("in/dataset.safetensors") != dataset.blob or job.spec["dataset"].get("classes"):
+        return None
+    test = (job.result or {}).get("test") or {}
+    if "accuracy" not in test or "n" not in test:
+        return None
+    counts = (dataset.report or {})["per_class"]["test"]
+    chance = max(counts) / sum(counts)
+    return {
+        "dataset": dataset.id, "split": "test", "accuracy": test["accuracy"], "n": test["n"], "chance": chance,
+        "near_chance": is_near_chance(test["accuracy"], chance, test["n"]), "job": job.id,
+    }  # fmt: skip

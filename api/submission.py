@@ -14,7 +14,7 @@ from api.deps import Service, need_room
 from api.findings import findings
 from api.named import Network, initial_weights, ready
 from api.problems import Problems, invalid, key_reused, not_kept, too_many_queued
-from api.score import Score, score
+from api.scores import Score, score
 from core.data.report import DatasetReport
 from core.plan import Plan, plan
 from core.spec import DatasetRef, JobSpec, identity

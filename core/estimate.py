@@ -98,7 +98,9 @@ class _Network:
     def _whole(self, batch: float) -> float:
         """For a report from before the calls of a network were recorded."""
         rates = self._rates("conv2d" if len(self.anatomy.input) == 3 else "linear")
-        return self.anatomy.flops * batch / rates[len(rates) // 2].rate + len(self.anatomy.taps) * self.device.operation / 3
+        # Of a frozen network the weights alone are known: each is used once at least.
+        flops = self.anatomy.flops or 2 * self.anatomy.parameters
+        return flops * batch / rates[len(rates) // 2].rate + len(self.anatomy.taps) * self.device.operation / 3
 
     @property
     def kept(self) -> int:
