@@ -107,14 +107,16 @@ class Line:
     def __init__(self, receiving: Receiving, writer: Writer, hasher: Any) -> None:
         self.writer = writer
         self.hasher = hasher
-        self.given_up: Problem | None = None
+        self.given_up: Exception | None = None
         self.is_broken = False
+        self._ending = asyncio.Event()
         self._receiving = receiving
         self._heard = self._begun = time.monotonic()
         self._batch, self._other = memoryview(bytearray(BATCH)), memoryview(bytearray(BATCH))
         self._held = 0
         self._received = writer.offset
         self._storing: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
 
     async def take(self, stream: AsyncIterator[bytes]) -> None:
         """Store what comes, up to the declared end; a Problem if more comes. What came before a line broke, or an error, is kept."""
@@ -126,8 +128,6 @@ class Line:
                 await self._collect(memoryview(piece)[:left])
                 if len(piece) > left:
                     raise Problem(422, f"more than the declared {declared} bytes came", code="length_mismatch", hint="declare a new upload")
-                if self._heard - self._begun > self._receiving.beat:
-                    await self._hand_over()
         except ClientDisconnect:
             raise Problem(400, "the sender hung up before all bytes came", hint="ask for the offset, and go on from there") from None
         finally:
@@ -145,23 +145,34 @@ class Line:
                 headers={"Upload-Offset": str(self.writer.offset)},
             )  # fmt: skip
         digest = self.hasher.hexdigest() if self.hasher else await self._receiving.thread(self.writer.digest)
+        self._ending.set()
         crashpoint("upload.before_ready")
         return await self._receiving.thread(self.writer.complete, digest)
 
     async def watch(self, scope: anyio.CancelScope) -> None:
-        """Say that the sender lives, as long as it does; end the block of the line once it is evicted or silent for too long."""
+        """Say that the sender lives and store what it sent, however slow it is; end the block of the line once it is evicted, silent for
+        too long, or cannot be stored.
+        """
+        beat, idle = self._receiving.beat, self._receiving.idle
         while self.given_up is None:
-            await asyncio.sleep(min(self._receiving.beat, self._receiving.idle / 2))
-            if time.monotonic() - self._heard > self._receiving.idle:
-                self.given_up = Problem(
-                    408, f"nothing came for {self._receiving.idle:g} seconds", hint="ask for the offset, and go on from there"
-                )
+            await asyncio.sleep(min(beat, idle / 2))
+            if self._ending.is_set():
+                return
+            if time.monotonic() - self._heard > idle:
+                self.given_up = Problem(408, f"nothing came for {idle:g} seconds", hint="ask for the offset, and go on from there")
             try:
+                if time.monotonic() - self._begun > beat:
+                    await self._hand_over()
                 await self._receiving.thread(self.writer.live)
             except Evicted:
+                if self._ending.is_set():  # it was completed meanwhile
+                    return
                 self.given_up = _evicted()
-            except Unavailable as error:
-                log.warning("the upload %s: %s", self.writer.upload.id, error)
+            except Exception as error:
+                if self.is_broken or not isinstance(error, Unavailable):
+                    self.given_up = error
+                else:
+                    log.warning("the upload %s: %s", self.writer.upload.id, error)
         scope.cancel()
 
     async def _collect(self, piece: memoryview) -> None:
@@ -174,15 +185,16 @@ class Line:
             self._held, piece = self._held + taken, piece[taken:]
             if self._held == room:
                 await self._hand_over()
+                self._heard = time.monotonic()  # the store is no fault of the sender's
 
     async def _hand_over(self) -> None:
         """Let the batch be stored, once the one before it is."""
-        await self._settle()
-        if self._held:
-            self._storing = asyncio.create_task(self._store(self._batch[: self._held]))
-            self._received += self._held
-            self._batch, self._other, self._held = self._other, self._batch, 0
-        self._heard = self._begun = time.monotonic()
+        async with self._turn:
+            await self._settle()
+            if self._held:
+                self._storing = asyncio.create_task(self._store(self._batch[: self._held]))
+                self._received += self._held
+                self._batch, self._other, self._held = self._other, self._batch, 0
 
     async def _settle(self) -> None:
         if self._storing is not None:

@@ -13,6 +13,7 @@ from api import named
 from api.deps import Service, need_room
 from api.findings import findings
 from api.named import Network, initial_weights, ready
+from api.plain import plain
 from api.problems import Problems, invalid, key_reused, not_kept, too_many_queued
 from api.scores import Score, score
 from core.data.report import DatasetReport
@@ -93,6 +94,7 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
             teacher_dataset=DatasetReport.model_validate(other.report) if other else None,
             teacher_labels=teacher.labels if teacher else None,
         )
+    task["baseline"] = plain(running, tenant, spec, planned.epochs)
     found = {path: digest for path, digest in blobs.items() if digest}
     return Draft(
         spec, planned, task, found, teacher, student, dataset, score(running, tenant, teacher, dataset, spec.label_map) if teacher else None

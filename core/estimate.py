@@ -122,7 +122,10 @@ def estimate(
     theirs = _Network(teacher, device, half) if teacher else None
     held = _held(spec, plan, dataset)
     fits = tuple(
-        _around(fit.recipe.epochs * (steps * _step(fit, rows / steps, ours, theirs) + _examine(ours, None, held, dataset)))
+        _around(
+            fit.recipe.epochs
+            * (steps * _step(fit, rows / steps, ours, theirs) + _examine(ours, None if dataset.labelled else theirs, held, dataset))
+        )
         for fit, rows, steps in zip(plan.fits, plan.rows, plan.per_epoch, strict=True)
     )
     rest = device.start + _measures(plan, ours, theirs, dataset) + _exports(spec, ours, theirs)

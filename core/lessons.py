@@ -105,14 +105,25 @@ class Taught:
             reason = f"the method {method.name!r} takes the teacher's outputs for the student's, and {other}"
             hint = "the method transfer, which takes a new head; or the teacher's classes first, by equal names, among the dataset's"
             raise Refused("/teacher", reason, hint=hint)
-        if self.teacher is not None:
-            # A method that works with one output more compares no logits.
-            try:
-                self._one(ordinal, self.teacher.model_copy(update={"classes": self.teacher.classes + 1}))
-            except Refused as refused:
-                reason = f"the method {method.name!r} compares logits, and the teacher's are of other classes: {self.other_classes}"
-                hint = "a teacher of the dataset's classes, a method that compares features, or equal names for equal classes"
-                raise Refused("/teacher", reason, hint=hint) from refused
+        refused = self._without_outputs(ordinal)
+        if refused is not None:
+            reason = f"the method {method.name!r} compares logits, and the teacher's are of other classes: {self.other_classes}"
+            hint = "a teacher of the dataset's classes, a method that compares features, or equal names for equal classes"
+            raise Refused("/teacher", reason, hint=hint) from refused
+
+    def compares_outputs(self) -> bool:
+        """Whether any method compares the networks' logits, of methods that were not refused."""
+        return any(self._without_outputs(ordinal) is not None for ordinal in range(len(self.spec.methods)))
+
+    def _without_outputs(self, ordinal: int) -> Refused | None:
+        """What keeps a method from working where outputs cannot be compared: None for one that works with one output more."""
+        if self.teacher is None:
+            return None
+        try:
+            self._one(ordinal, self.teacher.model_copy(update={"classes": self.teacher.classes + 1}))
+        except Refused as refused:
+            return refused
+        return None
 
     def _is_its_own(self, ordinal: int, refused: Refused) -> bool:
         """Whether a method's refusal stands apart from networks that take inputs of two shapes: a tap that is not there, or the classes."""

@@ -102,14 +102,18 @@ class ArchitectureRequest(_AssetRequest):
 
 
 class DatasetRequest(_AssetRequest):
-    """Labelled inputs: a zip of folders of images (train/class/image.png), or an .npz of arrays."""
+    """Inputs, labelled or not: a zip of folders of images (train/class/image.png), arrays, Parquet with images, or a table as CSV."""
 
     upload: UploadId
-    format: Literal["imagefolder", "npz"]
+    format: Literal["imagefolder", "npz", "safetensors", "parquet", "csv"]
     classes: int | None = Field(None, ge=2, le=100_000, description="checked against what the file holds")
     class_names: list[Annotated[str, Field(max_length=200)]] | None = Field(None, max_length=100_000)
     size: tuple[Extent, Extent] | None = Field(None, description="[height, width] that every image is brought to")
-    layout: Literal["NHWC", "NCHW"] | None = Field(None, description="of the arrays of an .npz")
+    layout: Literal["NHWC", "NCHW"] | None = Field(
+        None, description="of images in .npz and safetensors, where their shape can be read both ways"
+    )
+    label: str | None = Field(None, min_length=1, max_length=200, description="the column of labels of Parquet and CSV")
+    labelled: bool | None = Field(None, description="false for a set without labels, which serves transfer; left out, the data tells")
 
 
 def card(asset: Asset) -> AssetCard:

@@ -39,7 +39,7 @@ def network(family: str, **more: Any) -> Tapped:
 
 
 def test_every_family_has_a_network_here() -> None:
-    assert set(SMALL) == {name for name, family in families().items() if not family.foreign}
+    assert set(SMALL) == {name for name, family in families().items() if not family.needs}
 
 
 def test_a_network_of_timm_adds_in_place_so_its_penalty_is_differentiated_twice() -> None:

@@ -172,7 +172,8 @@ def test_a_description_may_say_the_normalization_beside_the_architecture(tmp_pat
     made = {"object": "teacher", "id": "tch_1", "name": "t", "status": "processing"}
 
     def play(request: Request) -> Answer:
-        return Answer(200, json.dumps(made if request.path == "/v1/teachers" else sent).encode())
+        answer = made if request.path == "/v1/teachers" else {"data": [sent]} if request.method == "GET" else sent
+        return Answer(200, json.dumps(answer).encode(), headers={"Upload-Offset": "0", "Upload-Complete": "?0"})
 
     words = ["upload", "teacher", str(tmp_path / "teacher.safetensors"), "--architecture", str(tmp_path / "teacher.json"), "--no-wait"]
     for more, normalization in (
