@@ -6,7 +6,8 @@ import json
 from rich.console import Console
 
 from retort.client import Client
-from retort.render import job, jobs
+from retort.render import asset, job, jobs
+from retort.values import Asset
 from tests.retort.stage import Answer, script, stage
 
 
@@ -52,3 +53,13 @@ def test_a_result_without_labels_shows_the_agreement_in_the_place_of_accuracy() 
     assert ["agreement", "0.8750", "(n", "=", "8)"] in lines
     assert not any("accuracy" in line for line in lines if line[0] != "job")
     assert ["job_1", "small", "succeeded", "agreement", "0.8750", "(n", "=", "8)"] in [line[:8] for line in lines]
+
+
+def test_a_network_is_shown_with_what_one_input_costs_and_one_from_before_that_was_measured_without() -> None:
+    anatomy = {"flops": 3506816, "activations": 209030}
+    raw = {"id": "arc_1", "object": "architecture", "name": "n", "status": "ready", "report": {"parameters": 6010, "anatomy": anatomy}}
+    shown = asset(Asset.of(raw)).plain
+    assert "6,010 parameters" in shown
+    assert "3,506,816 floating-point operations; training keeps 209,030 bytes" in shown
+    before = {**raw, "report": {"parameters": 6010, "anatomy": {"flops": 3506816}}}
+    assert "training keeps" not in asset(Asset.of(before)).plain
