@@ -31,6 +31,11 @@ class Network:
     asset: Asset | None = None
     job: Job | None = None
 
+    @property
+    def place(self) -> str:
+        """Where a job folder has a teacher: the weights of a family, or a whole model."""
+        return "in/teacher.onnx" if self.anatomy.frozen else "in/teacher.safetensors"
+
 
 def ready(running: Service, tenant: Tenant, kind: AssetKind, id: str, where: str) -> Asset:
     """An asset whose inspection has passed; a Problem that points at `where` in the request for any other."""
@@ -56,10 +61,16 @@ def anatomy(asset: Asset) -> Anatomy:
     return Anatomy.model_validate((asset.report or {})["anatomy"])
 
 
+def described(asset: Asset) -> dict[str, Any]:
+    """What a child is told of a network: what it is, how its inputs are normalised and, of a teacher, what its outputs are called."""
+    told = {"architecture": asset.request["architecture"], "normalization": asset.request.get("normalization")}
+    return {**told, "classes": asset.request.get("labels")} if asset.kind == "teacher" else told
+
+
 def architecture(running: Service, tenant: Tenant, id: str, where: str) -> Network:
     """A network to train."""
     asset = ready(running, tenant, "architecture", id, where)
-    return Network(anatomy=anatomy(asset), described=_described(asset), asset=asset)
+    return Network(anatomy=anatomy(asset), described=described(asset), asset=asset)
 
 
 def teacher(running: Service, tenant: Tenant, id: str, where: str) -> Network:
@@ -67,9 +78,8 @@ def teacher(running: Service, tenant: Tenant, id: str, where: str) -> Network:
     if id.startswith("job_"):
         return student_of(running, tenant, id, where)
     asset = ready(running, tenant, "teacher", id, where)
-    labels = asset.request.get("labels")
-    described = {**_described(asset), "classes": labels}
-    return Network(anatomy=anatomy(asset), described=described, labels=labels, weights=asset.blob, asset=asset)
+    told = described(asset)
+    return Network(anatomy=anatomy(asset), described=told, labels=told["classes"], weights=asset.blob, asset=asset)
 
 
 def student_of(running: Service, tenant: Tenant, id: str, where: str) -> Network:
@@ -115,10 +125,6 @@ def initial_weights(running: Service, tenant: Tenant, id: str, student: Anatomy 
             409, f"the upload {id} is {upload.status}", code="not_ready", errors=[Finding(where, "not_ready", f"it is {upload.status}")]
         )
     return upload.sha256
-
-
-def _described(asset: Asset) -> dict[str, Any]:
-    return {"architecture": asset.request["architecture"], "normalization": asset.request.get("normalization")}
 
 
 def _finished(running: Service, tenant: Tenant, id: str, where: str) -> Job:

@@ -13,7 +13,7 @@ from db.access import Tenant
 from db.history import Event
 from db.jobs import Attempt
 from db.life import Job
-from db.states import TERMINAL, fault_of
+from db.states import OF_AN_ASSET, TERMINAL, fault_of
 
 LINES = 50
 """Lines of the child's output that a job in trouble shows."""
@@ -39,7 +39,7 @@ def actions_of(job: Job) -> list[str]:
             return ["cancel", *clone]
         case "quarantined":
             return ["release", "cancel", *clone]
-        case "failed" | "cancelled" if job.kind != "inspect" or job.asset:
+        case "failed" | "cancelled" if job.kind not in OF_AN_ASSET or job.asset:
             return ["retry", *clone]
         case _:
             return clone

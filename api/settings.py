@@ -1,6 +1,7 @@
 """The API's settings, each an environment variable that begins with RETORT_."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -36,6 +37,7 @@ class Settings(BaseSettings):
         5.0, gt=0, description="between two signs of life of an upload; one that gave none for four times as long has no sender any more"
     )
     upload_idle: float = Field(60.0, gt=0, description="an upload whose sender is silent for so long is given up")
+    convert: Literal["off", "isolated", "anyway"] = Field("off", description="whether .pt files are taken in; as the workers have it")
     max_queued: int = Field(1000, ge=1, description="queued jobs of one tenant")
     max_sweeps: int = Field(16, ge=1, description="running sweeps of one tenant")
     sweep_seconds: float = Field(2.0, gt=0, description="between two looks at the running sweeps")

@@ -1,5 +1,6 @@
-"""The process contract: `python -m core run|inspect DIR` works on one job folder, `python -m core methods` prints the catalogue,
-or writes a page about each method, `python -m core calibrate` measures the machine and prints what it does.
+"""The process contract: `python -m core run|inspect|convert|evaluate|export DIR` works on one job folder, `python -m core methods` prints
+the catalogue, or writes a page about each method, `python -m core families` prints one about networks, `python -m core calibrate` measures
+the machine and prints what it does.
 
 Events go to standard output, one line of JSON each; commands come on standard input; all else that is printed goes to standard
 error. The exit code says how it ended, see `core/errors.py`; any other code than those is a crash, with its traceback on standard error.
@@ -26,7 +27,16 @@ from core.errors import (
     Unresumable,
 )
 from core.events import Refusal, Result
+from core.isolation import leave_network
 from core.wire import Stopped, Wire
+
+_COMMANDS = (
+    ("run", "train, evaluate and export a student"),
+    ("inspect", "look into an upload"),
+    ("convert", "turn a PyTorch checkpoint into safetensors"),
+    ("evaluate", "measure a teacher on a dataset"),
+    ("export", "write a finished student in more formats"),
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     if asked.command == "methods":
         return _methods(asked.pages)
+    if asked.command == "families":
+        return _families()
+    has_network = not (asked.command == "convert" and leave_network())  # first of all, for a thread would hinder it
     if asked.parent is not None:
         shim.die_with_parent(asked.parent)
     if asked.command == "calibrate":
@@ -45,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         _parser().error(f"{folder} is no job folder: {wrong}")
     runtime = task.pop("runtime", None) or {}
     shim.limit(memory=asked.memory if runtime.get("device", "cpu") == "cpu" else None, nice=asked.nice)
-    return _work(asked.command, folder, task, runtime, Wire.open())
+    return _work(asked.command, folder, task, {**runtime, "has_network": has_network}, Wire.open())
 
 
 def _work(command: str, folder: Path, task: dict[str, Any], runtime: dict[str, Any], wire: Wire) -> int:
@@ -55,12 +68,23 @@ def _work(command: str, folder: Path, task: dict[str, Any], runtime: dict[str, A
             from core.inspect import inspect
 
             inspect(folder, task, wire)
+        elif command == "convert":
+            from core.convert import convert
+
+            convert(folder, task, runtime.get("convert", "off"), wire, has_network=runtime["has_network"])
+        elif command == "evaluate":
+            from core.score import examine
+
+            examine(folder, task, wire)
         else:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-            from core.job import distil
             from core.runtime import Runtime
 
-            distil(folder, task, Runtime.model_validate(runtime), wire)
+            if command == "export":
+                from core.reexport import reexport as work
+            else:
+                from core.job import distil as work
+            work(folder, task, Runtime.model_validate(runtime), wire)
     except Refused as refused:
         wire.tell(Refusal(refused.where, refused.reason, refused.hint, refused.code))
         return EXIT_REFUSED
@@ -131,6 +155,14 @@ def _methods(folder: Path | None) -> int:
     return 0
 
 
+def _families() -> int:
+    from core.networks import families
+    from core.pages import families_page
+
+    sys.stdout.write(families_page(families()))
+    return 0
+
+
 def _calibrate(device: Literal["cpu", "cuda"], threads: int, nice: int) -> int:
     shim.limit(memory=None, nice=nice)
     wire = Wire.open()
@@ -144,7 +176,7 @@ def _calibrate(device: Literal["cpu", "cuda"], threads: int, nice: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m core", description="Retort's engine: one process, one job folder.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, does in (("run", "train, evaluate and export a student"), ("inspect", "look into an upload")):
+    for name, does in _COMMANDS:
         command = commands.add_parser(name, help=does, description=does)
         command.add_argument("folder", type=Path, metavar="DIR", help="the job folder, with job.json and in/")
         command.add_argument("--parent", type=int, metavar="PID", help="die when this parent dies")
@@ -159,6 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     does = "print every method with the JSON schema of its parameters"
     methods = commands.add_parser("methods", help=does, description=does)
     methods.add_argument("--pages", type=Path, metavar="DIR", help="write a page about each method into this folder instead")
+    does = "print a page about every family of networks and every layer of a declared one"
+    commands.add_parser("families", help=does, description=does)
     return parser
 
 

@@ -30,7 +30,8 @@ class Anatomy(BaseModel):
     `taps` stand in execution order, inputs (":in") too; `calls` says how often one forward pass calls a module; `ops` are the
     ATen operations by name, without the underscore of the in-place ones; `weights` are the names and shapes of the state dict,
     buffers included. `mean` and `std` are the network's own normalisation in data units, None where it has none. `graph` is the pass in
-    eval mode, call by call; it is empty in a report that was stored before there was one.
+    eval mode, call by call; it is empty in a report that was stored before there was one. `frozen` is a network that can only be asked for
+    its logits: nothing in it can be tapped, it gives no gradient, and its `flops` are 0, for nobody counted them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +50,7 @@ class Anatomy(BaseModel):
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     graph: tuple[Node, ...] = ()
+    frozen: bool = False
 
     @field_validator("taps", mode="before")
     @classmethod
@@ -96,7 +98,7 @@ def measure(family: Family, *, normalization: Mapping[str, Sequence[float]] | No
     `normalization` is {"mean": [...], "std": [...]}, per channel (per feature for flat inputs) or one value for all. `Refused`
     at /normalization where it does not fit the input, at /architecture for a network of absurd size or one that another library refuses.
     """
-    mean, std = _checked(normalization, family.input)
+    mean, std = normalized(normalization, family.input)
     with torch.device("meta"):
         # A fresh network, out-of-place: in-place activations would overwrite the inputs that are measured here.
         network = Tapped(family.build()).network
@@ -215,14 +217,15 @@ def _try(family: Family, network: nn.Module, x: Tensor) -> None:
         shape = tuple(network(x).shape)
         assert shape == (len(x), family.classes), f"for {len(x)} inputs it gives {shape} and not {family.classes} values for each"
     except Exception as wrong:
-        if not family.foreign:
+        if not family.needs:
             raise
         raise Refused("/architecture/input", f"the network does not take inputs of the shape {family.input}: {wrong}") from wrong
 
 
-def _checked(
+def normalized(
     normalization: Mapping[str, Sequence[float]] | None, shape: Shape
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
+    """Mean and deviation of a normalization for inputs of this shape, None for none. Raises Refused at /normalization."""
     if normalization is None:
         return None, None
     for name in ("mean", "std"):

@@ -11,7 +11,6 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from core.errors import Refused
-
-Shape = tuple[int, ...]
+from core.keys import Matching, Shape, matched
 
 MAX_BYTES = 16 << 30
 MAX_HEADER = 8 << 20
@@ -30,6 +28,10 @@ MAX_TENSORS = 20_000
 MAX_RANK = 8
 MAX_DEPTH = 4
 _ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_REALS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+DTYPES = frozenset({*_REALS, *_INTEGERS})
+"""What tensors may be made of: the same, as torch calls them."""
 _NAME = re.compile(r"[A-Za-z0-9_.]{1,256}")
 _SAVE = "save the state dict with safetensors.torch.save_file"
 
@@ -87,17 +89,44 @@ def read_header(path: Path, *, where: str = "/upload", max_bytes: int = MAX_BYTE
 
 
 def load_weights(path: Path, expected: Mapping[str, Shape] | None = None, *, where: str = "/upload") -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU.
+    """The tensors of a safetensors file, on the CPU, by the names of `expected` where that is given.
 
-    Raises Refused where the file is not sound (see `read_header`), where its keys or shapes are not those of `expected` (all of them named,
-    with the nearest names), or where a tensor holds a value that is not finite.
+    Raises Refused where the file is not sound (see `read_header`), where its names or shapes cannot be matched with those of `expected`
+    (see `core.keys.matched`; no tensor is read then), or where a tensor holds a value that is not finite.
     """
     header = read_header(path, where=where)
-    if expected is not None:
-        _check_keys(header.tensors, expected, where)
+    if expected is None:
+        return _read(path, {name: name for name in header.tensors}, where)
+    return _read(path, matched(_shapes(header), expected, {}, where=where).names, where)
+
+
+def load_into(network: nn.Module, path: Path, *, rename: Mapping[str, str] | None = None, where: str = "/upload") -> Matching:
+    """Fill a network with a file's weights, cast to its own types, and say which tensor was which.
+
+    Raises Refused as `load_weights` and `core.keys.matched` do, or where integers stand for reals.
+    """
+    state = network.state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    matching = matched(_shapes(read_header(path, where=where)), shapes, rename or {}, where=where)
+    weights = _read(path, matching.names, where)
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() != state[name].is_floating_point():
+            raise Refused(where, f'the tensor "{name}" is {tensor.dtype}, the architecture wants {state[name].dtype}')
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to(state[name].dtype)).all()):
+            raise Refused(where, f'the tensor "{name}" holds values that {state[name].dtype} cannot hold', hint="is it the right file?")
+    network.load_state_dict(weights | {name: torch.zeros_like(state[name]) for name in matching.filled})
+    return matching
+
+
+def _shapes(header: Header) -> dict[str, Shape]:
+    return {name: entry.shape for name, entry in header.tensors.items()}
+
+
+def _read(path: Path, names: Mapping[str, str], where: str) -> dict[str, Tensor]:
+    """Some tensors of a file that was checked: `names` is {name here: name there}."""
     try:
         with safe_open(path, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in header.tensors}
+            weights = {name: file.get_tensor(original) for name, original in names.items()}
     except (SafetensorError, ValueError, RuntimeError) as wrong:
         raise Refused(where, f"the file cannot be read as safetensors: {wrong}", hint=_SAVE) from wrong
     for name, tensor in weights.items():
@@ -107,18 +136,6 @@ def load_weights(path: Path, expected: Mapping[str, Shape] | None = None, *, whe
                 where, f'the tensor "{name}" holds {kind}', hint="the training that made this file diverged, or the file is damaged"
             )
     return weights
-
-
-def load_into(network: nn.Module, path: Path, *, where: str = "/upload") -> None:
-    """Fill a network with a file's weights, cast to its own types; Refused as by `load_weights`, or where integers stand for reals."""
-    state = network.state_dict()
-    weights = load_weights(path, {name: tuple(tensor.shape) for name, tensor in state.items()}, where=where)
-    for name, tensor in weights.items():
-        if tensor.is_floating_point() != state[name].is_floating_point():
-            raise Refused(where, f'the tensor "{name}" is {tensor.dtype}, the architecture wants {state[name].dtype}')
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor.to(state[name].dtype)).all()):
-            raise Refused(where, f'the tensor "{name}" holds values that {state[name].dtype} cannot hold', hint="is it the right file?")
-    network.load_state_dict(weights)
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -221,36 +238,3 @@ def _check_ranges(tensors: Mapping[str, Entry], size: int, where: str) -> None:
         raise Refused(where, f"the file is truncated: its tensors need {at:,} bytes, {size:,} are there", hint="upload the file again")
     if at < size:
         raise Refused(where, f"the file has {size - at:,} bytes that belong to no tensor")
-
-
-def _check_keys(found: Mapping[str, Entry], expected: Mapping[str, Shape], where: str) -> None:
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
-    wrong = [
-        f"{name} has shape {list(found[name].shape)}, the architecture {list(shape)}"
-        for name, shape in expected.items()
-        if name in found and found[name].shape != tuple(shape)
-    ]
-    parts = []
-    if missing:
-        parts.append("missing: " + _listed([_with_nearest(name, unexpected, "the file has") for name in missing]))
-    if unexpected:
-        parts.append(
-            "unexpected: " + _listed([_with_nearest(name, missing or list(expected), "the architecture has") for name in unexpected])
-        )
-    if wrong:
-        parts.append("wrong shape: " + _listed(wrong))
-    if parts:
-        hint = "the file must hold the state dict of exactly this architecture"
-        if unexpected and all(name.startswith("module.") for name in unexpected):
-            hint = 'strip the prefix "module.", which DataParallel adds'
-        raise Refused(where, "the weights do not fit the architecture; " + "; ".join(parts), hint=hint)
-
-
-def _with_nearest(name: str, others: list[str], what: str) -> str:
-    near = get_close_matches(name, others, n=1, cutoff=0.6) if len(others) <= 2000 else []
-    return f"{name} ({what} {near[0]})" if near else name
-
-
-def _listed(items: list[str], most: int = 8) -> str:
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")

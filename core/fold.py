@@ -50,5 +50,5 @@ def _fold(tapped: Tapped) -> Tapped | None:
     # Images come with their channels last; weights that lie so are not turned at every call.
     traced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stubs forget it
     made = Tapped(traced).requires_grad_(False).eval()
-    made.mean, made.std = tapped.mean, tapped.std
+    made.mean, made.std, made.outputs = tapped.mean, tapped.std, tapped.outputs
     return made

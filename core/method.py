@@ -197,6 +197,8 @@ class Method(BaseModel):
     """Where it was published."""
     needs_teacher: ClassVar[bool] = True
     """Whether the job must name a teacher."""
+    answers_suffice: ClassVar[bool] = False
+    """Whether the teacher's logits are all it needs of the teacher, so that one that shows nothing else will do."""
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)
     """Parameters worth showing. They stand on the method's page, and the conformance suite plays each of them."""
     pairs_by: ClassVar[Literal["out", "pre"] | None] = None

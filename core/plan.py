@@ -13,6 +13,7 @@ from core.errors import Refusals, Refused
 from core.lessons import Taught
 from core.method import Data, Fit, Lesson, Surgery, Weighted
 from core.optim import Clock, Recipe
+from core.outputs import answering, other_classes
 from core.spec import NEEDS_TEACHER, DatasetRef, JobSpec, Wanted, name_of
 from core.taps import Tap
 from core.terms import CrossEntropy
@@ -26,7 +27,9 @@ class Plan:
 
     `fits` have whole recipes, the last is the training itself. `rows` are the training samples of each fit, `per_epoch`
     its optimiser steps in one epoch. `same_classes` says that the teacher's logits are of the student's classes, as far as
-    counts and names tell. `class_names` are those of the student's outputs. `warnings` are for the person who asked.
+    counts and names tell; `outputs` are those of the teacher's outputs that answer for the dataset's classes, None for output k for class
+    k. `is_frozen` says that the teacher can only be asked for its logits. `class_names` are those of the student's outputs. `warnings` are
+    for the person who asked.
     """
 
     surgeries: tuple[Surgery, ...]
@@ -37,6 +40,8 @@ class Plan:
     evaluate: tuple[Wanted, ...]
     class_names: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    outputs: tuple[int, ...] | None = None
+    is_frozen: bool = False
 
     @property
     def epochs(self) -> int:
@@ -102,10 +107,14 @@ def plan(
     Pure: the same arguments make the same plan, initial weights of connectors included, and torch's generators are left as they were. Under
     `torch.device("meta")` no connector takes memory.
     """
-    wrong = Refusals()
+    wrong, whole = Refusals(), teacher
+    outputs, is_named = None, False
     with wrong.gather():
-        _same_order(teacher_labels, dataset)
-    other_classes = None if wrong.found else _other_classes(teacher_labels, dataset)
+        outputs, is_named = _outputs(spec, teacher, dataset, teacher_labels)
+    other = None if is_named or wrong.found else other_classes(dataset.class_names, teacher_labels)
+    if teacher is not None and (outputs is not None or (wrong.found and dataset.labelled)):
+        # Its weights stay those of all its outputs. Where the map is wrong, nothing more is said of its classes.
+        teacher = teacher.model_copy(update={"classes": dataset.classes})
     _fits_together(spec, teacher, student, dataset, wrong)
     # What follows is asked of the student as it should be, so that nothing is told of it twice.
     classes = dataset.classes if dataset.labelled else (teacher or student).classes
@@ -114,9 +123,9 @@ def plan(
     data: Mapping[Data, DatasetReport | None] = {"job": dataset, "teacher": teacher_dataset}
     unlabelled = [whose for whose, report in data.items() if report is not None and not report.labelled]
     is_alike = teacher is None or teacher.input == student.input
-    taught = Taught(spec, teacher, meant, other_classes, unlabelled, is_alike=is_alike)
+    taught = Taught(spec, teacher, meant, other, unlabelled, is_alike=is_alike, is_reordered=outputs is not None)
     lesson, surgeons = taught.lesson(wrong, is_sound=meant == student)
-    same_classes = teacher is not None and teacher.classes == meant.classes and other_classes is None
+    same_classes = teacher is not None and teacher.classes == meant.classes and other is None
     if not same_classes and all(refused.where != "/teacher" for refused in wrong.found):
         for ordinal, name in enumerate(map(name_of, spec.evaluate)):
             if name in NEEDS_TEACHER:
@@ -137,6 +146,9 @@ def plan(
         with wrong.gather():
             rows.append(_rows(spec, fit, meant, dataset, teacher_dataset, class_names=class_names, where=where))
     wrong.check()
+    vain = _in_vain(spec, lesson)
+    if task.asleep and not taught.compares_outputs():
+        vain.append("the task has no weight and no method compares the networks' outputs: the student's last layer learns nothing")
     return Plan(
         surgeries=lesson.initialise,
         fits=fits,
@@ -145,7 +157,9 @@ def plan(
         same_classes=same_classes,
         evaluate=spec.measures if dataset.labelled else ("agreement",),
         class_names=class_names,
-        warnings=(*lesson.warnings, *_in_vain(spec, lesson)),
+        warnings=(*lesson.warnings, *vain, *_mended(outputs, whole, dataset)),
+        outputs=outputs,
+        is_frozen=teacher is not None and teacher.frozen,
     )
 
 
@@ -197,6 +211,10 @@ def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dat
         if isinstance(step, Cutout) and step.size >= shorter:
             reason = f"a square of {step.size} pixels can hide an image of {_shape(dataset.input)} whole"
             wrong.add(Refused(f"{at}/size", reason, hint=fits))
+    for ordinal, name in enumerate(map(name_of, spec.evaluate)):
+        if name == "boundary" and teacher is not None and teacher.frozen:
+            reason = f"{name} follows the teacher's gradient, and a frozen teacher ({teacher.family}) gives none"
+            wrong.add(Refused(f"/evaluate/{ordinal}", reason, hint=f"leave {name} out"))
     alone = next((method.name for method in spec.methods if method.needs_teacher), None)
     if alone and teacher is None and dataset.labelled:
         wrong.add(Refused("/teacher", f"the method {alone!r} needs a teacher", hint="name a teacher, or leave the method out"))
@@ -205,34 +223,28 @@ def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dat
         wrong.add(Refused("/teacher", reason, hint="teacher, student and dataset must have one input shape"))
 
 
-def _same_order(labels: Sequence[str] | None, dataset: DatasetReport) -> None:
-    """Refuse a teacher of the dataset's own classes in another order: every comparison with it would be wrong, and look well."""
-    names = dataset.class_names
-    if labels is None or tuple(labels) == names or sorted(labels) != sorted(names):
-        return
-    k = next(k for k, (label, name) in enumerate(zip(labels, names, strict=True)) if label != name)
-    raise Refused(
-        "/teacher",
-        f"the teacher's labels are the dataset's classes in another order: output {k} is {labels[k]!r} there and {names[k]!r} here",
-        hint='order the classes of the dataset by "class_names"',
+def _outputs(
+    spec: JobSpec, teacher: Anatomy | None, dataset: DatasetReport, labels: Sequence[str] | None
+) -> tuple[tuple[int, ...] | None, bool]:
+    """What `answering` finds, and whether names or the spec's own map tell that these are the dataset's classes."""
+    if teacher is None:
+        if spec.label_map is not None:
+            raise Refused("/label_map", "there is no teacher whose outputs it could name", hint="name a teacher, or leave label_map out")
+        return None, False
+    outputs = answering(dataset.class_names, labels, teacher.classes, spec.label_map, where="/label_map")
+    return outputs, outputs is not None or spec.label_map is not None
+
+
+def _mended(outputs: tuple[int, ...] | None, teacher: Anatomy | None, dataset: DatasetReport) -> list[str]:
+    """What a person should know of a teacher whose outputs are put into the dataset's order."""
+    if outputs is None or teacher is None:
+        return []
+    k = next((k for k, output in enumerate(outputs) if k != output), 0)
+    found = (
+        f"the teacher's logits are put into the order of the dataset's classes: for {dataset.class_names[k]!r} answers output {outputs[k]}"
     )
-
-
-def _other_classes(labels: Sequence[str] | None, dataset: DatasetReport) -> str | None:
-    """What tells that the teacher's outputs are not the dataset's classes, None where nothing does.
-
-    They are where the names that both have stand at the same outputs, and there are such names: a few may be spelt otherwise. A dataset
-    whose classes are called by their numbers, as one without names is, tells nothing, unless all of the teacher's are such numbers too.
-    """
-    names = dataset.class_names
-    if labels is None or (names == tuple(str(number) for number in range(len(names))) and not set(labels) <= set(names)):
-        return None
-    theirs, ours = ({name: k for k, name in reversed(tuple(enumerate(each)))} for each in (labels, names))
-    shared = theirs.keys() & ours.keys()
-    if shared and all(theirs[name] == ours[name] for name in shared):
-        return None
-    k = next(k for k, (label, name) in enumerate(zip(labels, names, strict=False)) if label != name)
-    return f"output {k} is {labels[k]!r} there and {names[k]!r} here"
+    left = teacher.classes - len(outputs)
+    return [f"{found}; {left} of its {teacher.classes} outputs answer for none and are left out of every softmax" if left else found]
 
 
 def _in_vain(spec: JobSpec, lesson: Lesson) -> list[str]:

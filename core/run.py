@@ -37,8 +37,8 @@ def run(
 
     Validation is examined after each epoch. The test split is read once, at the end, by the student of the last epoch, or by
     the average of its steps under a recipe with `ema`, which `student` then holds;
-    where a teacher has the same classes its values and curves stand beside the student's as "teacher.accuracy" and so on. On data
-    without labels the teacher's answers stand for them, and it has no values of its own.
+    where a teacher has the same classes its values and curves stand beside the student's as "teacher.accuracy" and so on; of a frozen one
+    there are no curves. On data without labels the teacher's answers stand for them, and it has no values of its own.
     """
     bench = Bench(plan.fits, [batches.steps for batches in sources.fits], student, teacher, seed=plan.seed, report_seconds=report_seconds)
     if resume is not None:
@@ -77,13 +77,14 @@ def _test(plan: Plan, teacher: Tapped | None, bench: Bench, rows: Rows) -> Itera
                 yield None
             else:
                 values |= {prefix + name: value for name, value in found.items()}
+    within = {"": student} if plan.is_frozen else networks
     for measure in plan.evaluate:
         match measure:
             case FGSM():
-                for prefix, network in networks.items():
+                for prefix, network in within.items():
                     curves[prefix + measure.name] = yield from measure.curve(network, rows, device)
             case ParameterNoise():
-                for prefix, network in networks.items():
+                for prefix, network in within.items():
                     curves[prefix + measure.name] = yield from measure.curve(network, rows, device, seed=seed)
             case Boundary():
                 assert teacher is not None  # as the plan has made sure

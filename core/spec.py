@@ -136,7 +136,7 @@ NEEDS_TEACHER = frozenset({"agreement", "boundary"})
 
 
 ExportFormat = Literal["safetensors", "onnx", "onnx_fp16", "onnx_int8", "torch_export", "int8"]
-"""In what form the student leaves: the files of `core/export/`."""
+"""The files of `core/export`, which lies above this one; a test holds the two together."""
 
 
 class JobSpec(_Part):
@@ -150,6 +150,15 @@ class JobSpec(_Part):
     )
     student: StudentRef
     dataset: DatasetRef
+    label_map: dict[str, str | Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=100_000,
+        description=(
+            "Which output of the teacher, by its label or its number, answers for which class of the dataset. Left out, equal names belong "
+            "together. Outputs that are not named are left out of every softmax."
+        ),
+    )
     teacher_dataset: TeacherDatasetRef | None = Field(None, description="The teacher's own data, where a method trains on it.")
     methods: tuple[AnyMethod, ...] = Field(
         (), max_length=16, description="What the teacher teaches; their lessons add up. None is the baseline."
@@ -160,10 +169,15 @@ class JobSpec(_Part):
         max_length=8,
         description=(
             "What is measured on the test split at the end, of the student and of a teacher with the same classes; each at most once, a "
-            "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher."
+            "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher. On a "
+            "dataset without labels the agreement is measured, and nothing else."
         ),
     )
-    exports: tuple[ExportFormat, ...] = Field(("safetensors",), max_length=8, description="The formats of the student's files.")
+    exports: tuple[ExportFormat, ...] = Field(
+        ("safetensors",),
+        max_length=8,
+        description="The formats of the student's files, each at most once. One that does not answer as the student does is not offered.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run: `auto` takes any worker, `cuda` only one with a GPU.")
     limits: Limits = Field(default=Limits(), description="When to stop the job whatever it has reached.")
     seed: _Seed = Field(0, description="Initial weights, order of the data, dropout and the draws of the terms.")
@@ -178,6 +192,14 @@ class JobSpec(_Part):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"{name} is measured once, and stands here {names.count(name)} times")
+        return asked
+
+    @field_validator("exports")
+    @classmethod
+    def _each_format_once(cls, asked: tuple[ExportFormat, ...]) -> tuple[ExportFormat, ...]:
+        for name, times in Counter(asked).items():
+            if times > 1:
+                raise ValueError(f"{name} is exported once, and stands here {times} times")
         return asked
 
     @property
@@ -198,7 +220,9 @@ def identity(spec: JobSpec) -> str:
     """The sha256 of all that training depends on: two specs with one identity train the same student. Defaults written
     out or left out are one.
     """
-    depends = spec.model_dump(mode="json", exclude=_NO_PART_OF_TRAINING)
+    # A map that was left out is no part of it: specs from before there was one keep their identity.
+    absent = {"label_map"} if spec.label_map is None else set[str]()
+    depends = spec.model_dump(mode="json", exclude=_NO_PART_OF_TRAINING | absent)
     return hashlib.sha256(json.dumps(depends, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -211,6 +235,7 @@ def baseline(spec: JobSpec, epochs: int) -> JobSpec:
             "name": f"{spec.name} (baseline)".strip()[-200:],
             "teacher": None,
             "teacher_dataset": None,
+            "label_map": None,
             "methods": (),
             "recipe": spec.recipe.model_copy(update={"task_weight": 1.0, "epochs": epochs}),
             "evaluate": tuple(asked for asked in spec.evaluate if name_of(asked) not in NEEDS_TEACHER),

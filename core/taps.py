@@ -103,16 +103,24 @@ class Tapped(nn.Module):
     Takes x (B, C, H, W) or (B, D) in the dataset's own range and gives a `View`. `mean` and `std` are per channel (or per
     feature, or one for all) in that range; without them x is passed on as it is. The hooks are set here, once, for `taps` and
     nothing else, so compile afterwards. In-place modules are switched to out-of-place: an in-place ReLU would overwrite the
-    pre-activation that a tap has just kept. The network's state dict keeps its own keys: `tapped.network.state_dict()`.
+    pre-activation that a tap has just kept. The network's state dict keeps its own keys: `tapped.network.state_dict()`. `outputs` are those
+    of the network's outputs that make the logits, in that order; all in their own where left out.
 
     KeyError at construction for a tap of a module the network does not have, and in `forward` for a call that never came.
     """
 
     mean: Tensor
     std: Tensor
+    outputs: Tensor | None
 
     def __init__(
-        self, network: nn.Module, *, taps: Iterable[Tap] = (), mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+        self,
+        network: nn.Module,
+        *,
+        taps: Iterable[Tap] = (),
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        outputs: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if (mean is None) != (std is None):
@@ -122,6 +130,7 @@ class Tapped(nn.Module):
         device = next((p.device for p in network.parameters()), torch.device("cpu"))
         self.register_buffer("mean", torch.tensor(tuple(mean or (0.0,)), dtype=torch.float32, device=device), persistent=False)
         self.register_buffer("std", torch.tensor(tuple(std or (1.0,)), dtype=torch.float32, device=device), persistent=False)
+        self.register_buffer("outputs", None if outputs is None else torch.tensor(tuple(outputs), device=device), persistent=False)
         self._store = _Store()
         self._set_hooks()
         # `quiet` walks this list: asking an nn.Module for its modules anew at every step costs more than the step of a small network.
@@ -136,6 +145,8 @@ class Tapped(nn.Module):
         """
         self._store.clear()
         logits = _wide(self.network(self.normalise(x)))
+        if self.outputs is not None:
+            logits = logits[:, self.outputs]
         at = {tap: _wide(value) for tap, value in self._store.at.items()}
         self._store.clear()
         if len(at) != len(self.taps):

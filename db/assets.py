@@ -10,15 +10,13 @@ from db.access import Tenant
 from db.exports import exporting
 from db.ids import new_id
 from db.life.move import move
-from db.life.submission import insert_job, lock_tenant, refuse_above
+from db.life.submission import UPLOADED, insert_job, lock_tenant, refuse_above
 from db.life.wishes import CANCELLING
 from db.session import Database, clock
 from db.states import TERMINAL, AssetKind
 from db.tables import artifact, asset, blob, job
 
 _PREFIX = {"teacher": "tch", "architecture": "arc", "dataset": "ds"}
-UPLOADED = "in/upload"
-"""Where an inspection finds what the user sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +58,8 @@ def create_asset(
     db: Database, tenant: Tenant, *, kind: AssetKind, name: str, request: Mapping[str, Any], task: Mapping[str, Any],
     blobs: Mapping[str, str], metadata: Mapping[str, Any] | None = None, max_queued: int | None = None,
 ) -> Asset:  # fmt: skip
-    """An asset in `processing`, and the job of the `cpu` queue that inspects it: `task` is its job.json, `blobs` {path: digest}.
+    """An asset in `processing`, and the job of the `cpu` queue that inspects it: `task` is its job.json, whose
+    "kind" says whether the upload must be converted first, `blobs` {path: digest}.
 
     It takes seconds and somebody waits for it, so it goes before the tenant's own training. `TooManyQueued` if `max_queued` jobs wait.
     """
@@ -69,7 +68,7 @@ def create_asset(
             lock_tenant(tx, tenant)
             refuse_above(tx, tenant, max_queued)
         inputs = {"task": dict(task), "blobs": dict(blobs)}
-        inspection = insert_job(tx, tenant, kind="inspect", name=name, spec=request, inputs=inputs, queue="cpu", priority=1, metadata={})
+        inspection = insert_job(tx, tenant, kind=task["kind"], name=name, spec=request, inputs=inputs, queue="cpu", priority=1, metadata={})
         id = new_id(_PREFIX[kind])
         tx.execute(
             sa.insert(asset).values(

@@ -9,10 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from core.blobs import CHUNK
 from db.access import Tenant
 from db.ids import new_id
-from db.places import CorruptBlob, File, Place, read_rows, remove_rows, write_rows
+from db.places import CHUNK, CorruptBlob, File, Place, read_rows, remove_rows, write_rows
 from db.session import Database, Full, Unavailable, clock
 from db.tables import artifact, asset, blob, blob_chunk, checkpoint, upload
 
@@ -151,7 +150,7 @@ class Blobs:
         if is_whole and hasher.hexdigest() != digest:
             raise CorruptBlob(f"the blob {digest} holds other bytes than its name says")
 
-    def path(self, digest: str) -> Path | None:
+    def file(self, digest: str) -> Path | None:
         """The file that the bytes are, unverified; None where they lie in the database."""
         with self._db.read() as tx:
             found = tx.execute(sa.select(blob.c.id, blob.c.place).where(self._named(digest))).one_or_none()

@@ -28,6 +28,8 @@ Code = Literal[
 Fault = Literal["user", "system"]
 SweepState = Literal["running", "succeeded", "failed", "cancelled"]
 
+OF_AN_ASSET: frozenset[Kind] = frozenset({"inspect", "convert"})
+"""The kinds of work that decide what becomes of an asset."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 STATES: tuple[State, ...] = get_args(State)
 CANCEL_MODES: tuple[CancelMode, ...] = get_args(CancelMode)

@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     memory: int | None = Field(None, ge=64 * MIB, description="private memory of one child; none: no limit")
     nice: int = Field(5, ge=0, le=19, description="how far a child steps back behind the rest of the machine")
     cache: int = Field(20 * GIB, ge=0, description="what the cache of blobs may hold")
+    convert: Literal["off", "isolated", "anyway"] = Field(
+        "off", description="open PyTorch checkpoints: never, in an isolated child, or where a child cannot be isolated too"
+    )
     child: tuple[str, ...] = Field((sys.executable, "-I", "-m", "core"), description="the command that becomes a child")
 
     calibrate: bool = Field(True, description="measure the device once when the worker starts, so that a dry run can foresee times")

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from core.blobs import Directory
 from core.errors import Corrupt
@@ -18,6 +19,7 @@ from db.blobs import Blobs
 from db.crashpoint import crashpoint
 from db.places import CorruptBlob
 from db.session import Database
+from db.states import OF_AN_ASSET
 from worker.child import Child, Ending, Spawner, environment
 from worker.home import Home, mark
 from worker.lease import USELESS, Ended, Lease
@@ -29,7 +31,7 @@ from worker.verdict import Stop, Verdict, judge
 
 log = logging.getLogger(__name__)
 
-COMMANDS = {"distil": "run", "inspect": "inspect", "export": "export"}
+COMMANDS = {"distil": "run", "inspect": "inspect", "convert": "convert", "evaluate": "evaluate", "export": "export"}
 """The child's command for each kind of work."""
 
 RESUMED = "in/checkpoint.safetensors"
@@ -143,8 +145,10 @@ class Supervisor:
                 break
             except (KeyError, Corrupt, CorruptBlob) as error:
                 self._fall_back(f"its bytes cannot be read: {error!r}")
-        times = {"checkpoint_seconds": settings.checkpoint, "report_seconds": settings.report}
-        self._folder.write_job(self._job.inputs["task"], {"device": self._device, "threads": settings.threads_per_job, **times})
+        rules: dict[str, Any] = {"checkpoint_seconds": settings.checkpoint, "report_seconds": settings.report}
+        if self._job.kind == "convert":
+            rules["convert"] = settings.convert
+        self._folder.write_job(self._job.inputs["task"], {"device": self._device, "threads": settings.threads_per_job, **rules})
 
     def _stage(self, blobs: Mapping[str, str]) -> None:
         self._lease.insist(lambda: stage(blobs, self._blobs, self._means.cache, self._folder, tick=self._tick))
@@ -240,7 +244,7 @@ class Supervisor:
 
     def _judge(self, ending: Ending) -> Verdict:
         told = self._recorder
-        finished = told.result is not None and (self._job.kind != "inspect" or told.inspected is not None)
+        finished = told.result is not None and (self._job.kind not in OF_AN_ASSET or told.inspected is not None)
         tail, memory = self._folder.tail(), self._settings.memory
         verdict = judge(ending, stop=self._lease.stop, refusal=told.refusal, finished=finished, tail=tail, memory=memory)
         if self._lease.stop == "storage" and verdict.action == "shelve":

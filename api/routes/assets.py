@@ -9,18 +9,28 @@ from api.auth import Caller
 from api.deps import After, Id, Limit, Roomy, Running, Service
 from api.findings import Finding
 from api.named import ready
+from api.named import teacher as named_teacher
+from api.portrait import portrait
 from api.problems import Problem, invalid, not_found, not_kept, too_many_queued
-from api.shapes import AssetCard, Listing, StageCard, TapCard, Taps, page, when
+from api.scores import evaluation
+from api.shapes import AssetCard, JobCard, Listing, StageCard, TapCard, Taps, page, when
+from core.errors import Refused
+from core.frozen import FAMILY
 from core.networks import Extent, parse
 from db import assets, uploads
 from db.access import Tenant
 from db.assets import Asset
 from db.life import TooManyQueued
-from db.states import AssetKind
+from db.states import AssetKind, Kind
 
 router = APIRouter(prefix="/v1")
 
 UploadId = Annotated[str, Field(max_length=64, description="a completed upload")]
+_CONVERT = (
+    "convert it yourself: `import torch, safetensors.torch as st; weights = torch.load('teacher.pth', weights_only=True); "
+    "st.save_file({k: v.clone() for k, v in weights.items()}, 'teacher.safetensors')`; or its operator sets RETORT_CONVERT=isolated, here "
+    "and for the workers"
+)
 Architecture = Annotated[dict[str, Any], Field(description="`family` and its hyper-parameters, flat: see /v1/architectures/catalog")]
 
 
@@ -42,14 +52,45 @@ class _AssetRequest(_Part):
     )
 
 
+class WeightsRequest(_Part):
+    """How the tensors of a file are those of the architecture; what DataParallel and torch.compile put before names is known."""
+
+    select: str | None = Field(None, max_length=256, description="which of several state dicts in a .pt file: `ema`, `teacher`")
+    rename: dict[Annotated[str, Field(max_length=256)], Annotated[str, Field(max_length=256)]] = Field(
+        default_factory=dict, max_length=256, description="{prefix: what stands in its place}; of several that fit, the longest, once"
+    )
+
+
 class TeacherRequest(_AssetRequest):
-    """A trained network: its weights as safetensors, and what it is."""
+    """A trained network: its weights and what it is, or a whole ONNX model, which says so itself."""
 
     upload: UploadId
-    architecture: Architecture | Annotated[str, Field(description="or the id of an architecture")]
+    format: Literal["safetensors", "torch", "onnx"] = Field(
+        "safetensors", description="`torch` is a .pt or .pth file, which is converted first where the operator allows it"
+    )
+    architecture: Architecture | Annotated[str, Field(description="or the id of an architecture")] | None = Field(
+        None, description="required but for `onnx`"
+    )
+    weights: WeightsRequest | None = Field(None, description="how the tensors of the file are those of the architecture")
+    input: tuple[Extent, ...] | None = Field(
+        None, min_length=1, max_length=3, description="the shape of one input, where an ONNX model leaves it open"
+    )
+    dataset: Annotated[str, Field(max_length=64)] | None = Field(None, description="a dataset on which the teacher is evaluated at once")
     normalization: Normalization | None = Field(description="required, because a wrong guess would ruin the teacher unseen; null for none")
     labels: list[Annotated[str, Field(max_length=200)]] | None = Field(
         None, max_length=100_000, description="the names of its outputs, in order"
+    )
+
+
+class EvaluationRequest(_Part):
+    """On what a teacher is to be measured."""
+
+    dataset: Annotated[str, Field(max_length=64, description="its test split is used")]
+    label_map: dict[str, str | Annotated[int, Field(ge=0)]] | None = Field(
+        None,
+        min_length=1,
+        max_length=100_000,
+        description="which output, by label or number, answers for which class; equal names if left out",
     )
 
 
@@ -96,13 +137,46 @@ def card(asset: Asset) -> AssetCard:
 @router.post("/teachers", status_code=status.HTTP_202_ACCEPTED, dependencies=[Roomy], summary="Add a teacher", tags=["teachers"])
 def create_teacher(running: Running, caller: Caller, body: TeacherRequest, response: Response) -> AssetCard:
     """A worker inspects the weights: `processing` becomes `ready`, or `rejected` with the reason."""
-    if isinstance(body.architecture, str):
-        architecture = ready(running, caller, "architecture", body.architecture, "/architecture").request["architecture"]
-    else:
-        architecture = parse(body.architecture).model_dump(mode="json")
+    architecture = _teachers_architecture(running, caller, body)
     request = {**_told(body), "architecture": architecture}
     blobs = _bytes(running, caller, body.upload, "teacher")
-    return _create(running, caller, body, response, kind="teacher", request=request, blobs=blobs)
+    if body.dataset is not None:
+        data = ready(running, caller, "dataset", body.dataset, "/dataset")
+        blobs["in/dataset.safetensors"] = str(data.blob)
+    work: Kind = "convert" if body.format == "torch" else "inspect"
+    return _create(running, caller, body, response, kind="teacher", request=request, blobs=blobs, work=work)
+
+
+@router.post("/teachers/{id}/evaluate", status_code=status.HTTP_202_ACCEPTED, summary="Evaluate a teacher", tags=["teachers"])
+def evaluate_teacher(running: Running, caller: Caller, id: Id, body: EvaluationRequest, response: Response) -> JobCard:
+    """A job that measures it on the test split of a dataset; the one that did so before, where there is one."""
+    if assets.get_asset(running.database, caller, id, kind="teacher") is None:
+        raise not_found("teacher", id)
+    teacher = named_teacher(running, caller, id, "")
+    data = ready(running, caller, "dataset", body.dataset, "/dataset")
+    job = evaluation(running, caller, teacher, data, body.label_map)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return portrait(running, caller, job)
+
+
+def _teachers_architecture(running: Service, caller: Tenant, body: TeacherRequest) -> dict[str, Any]:
+    if body.format == "torch" and running.settings.convert == "off":
+        raise Refused("/format", "this service does not open PyTorch checkpoints: they are pickles, which can run code", hint=_CONVERT)
+    if body.format == "onnx":
+        for name in ("architecture", "weights"):
+            if getattr(body, name) is not None:
+                raise Refused(f"/{name}", f"an ONNX model says itself what it is: it takes no {name}", hint="leave it out")
+        return {"family": FAMILY, "input": body.input}
+    if body.input is not None:
+        raise Refused("/input", "the architecture says the shape of the input", hint="leave it out")
+    if body.weights is not None and body.weights.select is not None and body.format != "torch":
+        raise Refused("/weights/select", "a safetensors file holds one state dict", hint="leave it out")
+    if body.architecture is None:
+        raise Refused("/architecture", "weights alone do not say what network they are of", hint="an architecture, or the id of one")
+    if isinstance(body.architecture, str):
+        found: dict[str, Any] = ready(running, caller, "architecture", body.architecture, "/architecture").request["architecture"]
+        return found
+    return parse(body.architecture).model_dump(mode="json")
 
 
 @router.post(
@@ -155,8 +229,9 @@ def _create(
     kind: AssetKind,
     request: dict[str, Any],
     blobs: dict[str, str],
+    work: Kind = "inspect",
 ) -> AssetCard:
-    task = {"kind": "inspect", "asset": kind, "request": request}
+    task = {"kind": work, "asset": kind, "request": request}
     try:
         asset = assets.create_asset(
             running.database, caller, kind=kind, name=body.name, request=request, task=task, blobs=blobs, metadata=body.metadata,

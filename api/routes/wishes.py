@@ -17,7 +17,7 @@ from db import life
 from db.access import Tenant
 from db.life import Job
 from db.session import Database
-from db.states import TERMINAL, CancelMode, Keep
+from db.states import OF_AN_ASSET, TERMINAL, CancelMode, Keep
 
 router = APIRouter(prefix="/v1/jobs/{id}", tags=["jobs"])
 
@@ -115,8 +115,8 @@ def clone(
     `parent`, for it is no other try of this one. Whatever state this one is in."""
     old, key = find_job(running, caller, id), plain_key(idempotency_key)
     if old.kind != "distil":
-        what = "the inspection of an asset" if old.kind == "inspect" else f"of the kind {old.kind!r}"
-        hint = "create the asset again" if old.kind == "inspect" else ""
+        what = "the inspection of an asset" if old.kind in OF_AN_ASSET else f"of the kind {old.kind!r}"
+        hint = "create the asset again" if old.kind in OF_AN_ASSET else ""
         raise _conflict(old, f"the job {id} is {what} and cannot be cloned: its spec is no job spec", hint)
     with beneath("/overrides"):
         drafted = draft(running, caller, overridden(old.spec, (body or Clone()).overrides))
@@ -164,7 +164,7 @@ _INSTEAD: Mapping[Status, tuple[str, str]] = {
 def _not_applicable(job: Job, done: str) -> Problem:
     now = status_of(job)
     why, hint = _INSTEAD[now]
-    if job.kind == "inspect" and job.state in TERMINAL and (job.asset is None or job.state == "succeeded"):
+    if job.kind in OF_AN_ASSET and job.state in TERMINAL and (job.asset is None or job.state == "succeeded"):
         why, hint = (_ENDED if job.asset else "its asset is gone, or another job inspects it by now"), "create the asset again"
     return _conflict(job, f"the job {job.id} is {now} and cannot be {done}: {why}", hint)
 

@@ -39,6 +39,7 @@ class KD(Method):
     """Match the teacher's softened class probabilities."""
 
     reference: ClassVar[str] = "Hinton, Vinyals & Dean, Distilling the Knowledge in a Neural Network, arXiv 1503.02531, 2015"
+    answers_suffice = True
 
     name: Literal["kd"] = "kd"
     temperature: float = Field(4.0, ge=0.1, le=1000, description="T: what both networks' logits are divided by before the softmax.")

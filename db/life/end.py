@@ -10,9 +10,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import ColumnElement, Connection
 
+from db.access import Tenant
 from db.ids import new_id
-from db.life.job import Claim, held_by
+from db.life.job import Claim, Job, held_by
 from db.life.move import LEAVING, move, write_events
+from db.life.submission import UPLOADED, insert_job
 from db.session import Database, clock
 from db.states import Code, State
 from db.tables import Json, artifact, asset, job, job_attempt
@@ -38,17 +40,35 @@ def complete(
     db: Database, claim: Claim, *, result: Mapping[str, Any], artifacts: Sequence[NewArtifact] = (), canonical: str | None = None
 ) -> bool:
     """Transition 5: succeeded, with its artifacts. An inspection makes its asset ready with `result["report"]` and, where given, the
-    `canonical` blob. False: the claim is lost or the user wants the job cancelled. True again if it was this claim that completed it.
+    `canonical` blob; a conversion hands its asset on to the inspection of that blob, whose task has the report as its "safety". False:
+    the claim is lost or the user wants the job cancelled. True again if it was this claim that completed it.
     """
     with db.begin() as tx:
         change = sa.update(job).where(held_by(claim), job.c.desired != "cancel").values({**LEAVING, "state": "succeeded", "result": result})
         told = [("artifact", {"name": new.name, "format": new.format, "bytes": new.bytes}) for new in artifacts]
-        if move(tx, change, told=told, kind="succeeded") is None:
+        if (done := move(tx, change, told=told, kind="succeeded")) is None:
             return _ended_as(tx, claim) == "succeeded"
         _keep_artifacts(tx, claim, artifacts)
-        if canonical:
+        if canonical and claim.job.kind == "convert":
+            _inspect_converted(tx, done, canonical, result["report"])
+        elif canonical:
             tx.execute(sa.update(asset).where(asset.c.job_id == claim.job.id).values(blob=canonical))
         return True
+
+
+def _inspect_converted(tx: Connection, converted: Job, blob: str, safety: Mapping[str, Any]) -> None:
+    """What the conversion made is looked into by another child, as anything that was uploaded; nobody waits if the asset is gone."""
+    if converted.asset is None:
+        return
+    inputs = {
+        "task": {**converted.inputs["task"], "kind": "inspect", "safety": dict(safety)},
+        "blobs": {**converted.inputs["blobs"], UPLOADED: blob},
+    }
+    inspection = insert_job(
+        tx, Tenant(converted.tenant), kind="inspect", name=converted.name, spec=converted.spec, inputs=inputs, queue=converted.queue,
+        priority=converted.priority, metadata=converted.metadata,
+    )  # fmt: skip
+    tx.execute(sa.update(asset).where(asset.c.job_id == converted.id).values(job_id=inspection.id, blob=blob))
 
 
 def _keep_artifacts(tx: Connection, claim: Claim, artifacts: Sequence[NewArtifact]) -> None:

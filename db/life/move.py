@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Update
 from db.blobs import forget
 from db.life.job import Job, load
 from db.session import clock
-from db.states import TERMINAL
+from db.states import OF_AN_ASSET, TERMINAL
 from db.tables import asset, blob, checkpoint, job, job_event
 
 Told = tuple[str, Mapping[str, Any]]
@@ -38,7 +38,7 @@ def move(tx: Connection, change: Update, *, told: Sequence[Told] = (), kind: str
     write_events(
         tx, moved.id, moved.fence, moved.event_seq, [*told, (kind, {"state": moved.state, "desired": moved.desired, **facts, **code})]
     )
-    if moved.kind == "inspect":
+    if moved.kind in OF_AN_ASSET:
         _settle_asset(tx, moved)
     if moved.state == "cancelled" and moved.cancel_keep == "nothing" and moved.checkpoint:
         _forget_checkpoints(tx, moved)
@@ -54,8 +54,13 @@ def write_events(tx: Connection, id: str, fence: int, last: int, told: Sequence[
 
 
 def _settle_asset(tx: Connection, inspected: Job) -> None:
-    """The end of an inspection is the asset's own: never `processing` for ever. One that is released makes it `processing` once more."""
+    """The end of an inspection is the asset's own: never `processing` for ever. One that is released makes it `processing` once more.
+
+    So is that of a conversion, but for its success: then the inspection of what it made follows.
+    """
     before, outcome = "processing", dict[str, Any]()
+    if inspected.state == "succeeded" and inspected.kind == "convert":
+        return
     if inspected.state == "succeeded":
         outcome = {"status": "ready", "report": (inspected.result or {}).get("report", {})}
     elif inspected.state in TERMINAL or inspected.state == "quarantined":
@@ -67,7 +72,7 @@ def _settle_asset(tx: Connection, inspected: Job) -> None:
 
 
 def _forget_checkpoints(tx: Connection, cancelled: Job) -> None:
-    """The wish to keep nothing, whoever ended the job. The bytes have no name from here on; the next `blobs.sweep` takes them apart."""
+    """The wish to keep nothing, whoever ended the job. The bytes have no name from here on; the next `garbage.sweep` takes them apart."""
     tx.execute(sa.update(job).where(job.c.id == cancelled.id).values(checkpoint_done=None))
     dropped = sa.delete(checkpoint).where(checkpoint.c.job_id == cancelled.id).returning(checkpoint.c.blob)
     unused = [id for digest in sorted(tx.execute(dropped).scalars()) for id in forget(tx, cancelled.tenant, digest)]

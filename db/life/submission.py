@@ -15,6 +15,8 @@ from db.session import Database, clock, insert_or
 from db.states import Kind
 from db.tables import blob, checkpoint, idempotency_key, job, tenant
 
+UPLOADED = "in/upload"
+"""Where an inspection finds what the user sent."""
 _REMEMBERED = 72 * 3600.0
 
 
@@ -42,8 +44,9 @@ def submit(
     idempotency: tuple[str, str] | None = None,
     trial: tuple[str, int] | None = None,
     max_queued: int,
+    kind: Kind = "distil",
 ) -> Job:
-    """Transition 1: a queued `distil` job. With `idempotency` = (key, fingerprint of the body) a repetition answers with the first job.
+    """Transition 1: a queued job. With `idempotency` = (key, fingerprint of the body) a repetition answers with the first job.
 
     With `trial` = (sweep, number) it is that trial of the sweep, or `NotTheNext`.
     """
@@ -53,7 +56,7 @@ def submit(
             return job_of(tx.execute(jobs.where(job.c.id == known, job.c.tenant_id == owner.id)).mappings().one())
         refuse_above(tx, owner, max_queued)
         new = insert_job(
-            tx, owner, kind="distil", name=name, spec=spec, spec_sha=spec_sha, inputs=inputs, queue=queue, priority=priority,
+            tx, owner, kind=kind, name=name, spec=spec, spec_sha=spec_sha, inputs=inputs, queue=queue, priority=priority,
             parent=parent, seconds_limit=seconds_limit, metadata=metadata or {},
         )  # fmt: skip
         if trial:

@@ -16,7 +16,7 @@ from db.life.job import Job, job_of, jobs, load
 from db.life.move import move
 from db.life.submission import insert_job, lock_tenant, refuse_above, remember, remembered
 from db.session import Database, clock
-from db.states import CancelMode, Keep
+from db.states import OF_AN_ASSET, CancelMode, Keep
 from db.tables import asset, job
 
 _REQUEUED = {"desired": "run", "run_after": clock(), "published_at": None, "code": None, "problem": None}
@@ -89,7 +89,7 @@ def retry_as_new(
         # Held, so that a cancel that keeps nothing comes before or after, and never between the look at its checkpoints and their copy.
         tx.execute(sa.select(job.c.id).where(job.c.id == id, job.c.tenant_id == tenant.id).with_for_update(read=True))
         old = _find(tx, tenant, id)
-        if old is None or old.state not in ("failed", "cancelled") or (old.kind == "inspect" and old.asset is None):
+        if old is None or old.state not in ("failed", "cancelled") or (old.kind in OF_AN_ASSET and old.asset is None):
             return None
         if max_queued is not None:
             refuse_above(tx, tenant, max_queued)

@@ -23,6 +23,7 @@ from core.events import Event, Inspected, Phase, Result, decode
 from core.inspect import inspect
 from core.wire import Stopped, Wire
 from tests.core.data.pictures import folders, pack
+from tests.core.declared import residual
 from tests.core.folders import NORMALIZATION, TEACHER, inspection, weights_of
 
 WEIGHTS = weights_of(TEACHER, 1)
@@ -60,6 +61,17 @@ def test_an_architecture_is_measured(tmp_path: Path) -> None:
     _, found, _ = look(tmp_path, "architecture", {"architecture": TEACHER, "normalization": None})
     assert isinstance(found, Inspected)
     assert found.report["parameters"] == 4810
+
+
+def test_a_declared_network_is_measured_and_a_name_that_timm_has_not_is_refused_at_its_field(tmp_path: Path) -> None:
+    declared = {"family": "graph", "input": [3, 8, 8], "classes": 10, "nodes": residual(10)}
+    _, found, _ = look(tmp_path, "architecture", {"architecture": declared, "normalization": None})
+    assert isinstance(found, Inspected)
+    anatomy = Anatomy.model_validate(found.report["anatomy"])
+    assert anatomy.taps["add2"] == (16, 4, 4)
+    with pytest.raises(Refused) as refused:
+        look(tmp_path, "architecture", {"architecture": {"family": "timm", "name": "resnet81", "input": [3, 32, 32], "classes": 10}})
+    assert refused.value.where == "/architecture/name"
 
 
 def test_a_dataset_is_brought_into_canonical_form(tmp_path: Path) -> None:

@@ -321,7 +321,7 @@ def test_the_plan_counts_the_steps_that_the_batches_have(rows: int, accumulate: 
     assert steps_of(rows, recipe) == Batches(squares(rows), 2, seed=0, accumulate=accumulate).steps
 
 
-def test_a_teacher_with_the_same_classes_in_another_order_is_refused() -> None:
+def test_a_teacher_with_the_same_classes_in_another_order_is_mended_and_told() -> None:
     data = report(30).model_copy(update={"class_names": ("cat", "dog", "eel")})
 
     def planned(labels: tuple[str, ...] | None) -> Plan:
@@ -329,9 +329,10 @@ def test_a_teacher_with_the_same_classes_in_another_order_is_refused() -> None:
 
     for fine in (None, ("cat", "dog", "eel"), ("cat", "dog", "moray")):
         assert planned(fine).same_classes
-    with pytest.raises(Refused, match="output 1 is 'eel' there and 'dog' here") as refused:
-        planned(("cat", "eel", "dog"))
-    assert refused.value.where == "/teacher"
+        assert planned(fine).outputs is None
+    mended = planned(("dog", "eel", "cat"))
+    assert (mended.same_classes, mended.outputs) == (True, (2, 0, 1))
+    assert "for 'cat' answers output 2" in mended.warnings[0]
 
 
 NAMED = report(30).model_copy(update={"class_names": ("cat", "dog", "eel")})

@@ -4,6 +4,7 @@ import pytest
 
 from db import assets, jobs, life
 from db.access import Tenant
+from db.life.submission import UPLOADED
 from db.session import Database
 from tests.db.given import claimed, created, submitted, uploaded
 
@@ -19,7 +20,7 @@ def test_a_new_asset_waits_for_an_inspection_on_the_cpu_queue(database: Database
 def test_an_asset_that_names_bytes_the_tenant_lacks_is_refused(database: Database, tenant: Tenant, stranger: Tenant) -> None:
     theirs = uploaded(database, stranger, b"theirs")
     with pytest.raises(KeyError):
-        created(database, tenant, blobs={assets.UPLOADED: theirs})
+        created(database, tenant, blobs={UPLOADED: theirs})
     with pytest.raises(KeyError):
         submitted(database, tenant, inputs={"task": {}, "blobs": {"in/teacher.safetensors": theirs}})
     assert jobs.list_jobs(database, tenant, limit=9) == []

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from db import access, life
 from db.access import Tenant
-from db.blobs import CHUNK, Blobs, has_room
+from db.blobs import Blobs, has_room
+from db.places import CHUNK
 from db.session import Database, Full, Unavailable, clock
 from db.tables import job as jobs
 from tests.db.given import PROBLEM, claimed, reread, running, told

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from db import assets, life
+from db.life.submission import UPLOADED
 from tests.worker.lab import Lab, lives, unreachable, until
 
 
@@ -39,7 +40,7 @@ def test_an_inspection_makes_its_asset_ready_and_keeps_the_canonical_file(lab: L
     upload = lab.blobs.put([b"rows"])
     task = {"kind": "inspect", "asset": "dataset", "toy": {}}
     asset = assets.create_asset(
-        lab.database, lab.tenant, kind="dataset", name="rows", request={}, task=task, blobs={assets.UPLOADED: upload}
+        lab.database, lab.tenant, kind="dataset", name="rows", request={}, task=task, blobs={UPLOADED: upload}
     )  # fmt: skip
     with lab.means() as means:
         assert lab.work(asset.job, means).state == "succeeded"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 
 from db import life
-from db.blobs import CHUNK
+from db.places import CHUNK
 from db.tables import blob, blob_chunk
 from tests.chaos.catalogue import Times, scenario
 from tests.chaos.lab import Lab, Process
