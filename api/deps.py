@@ -38,12 +38,18 @@ Running = Annotated[Service, Depends(service)]
 
 
 def need_room(running: Service, wanted: int = 0) -> None:
-    """A Problem where the disk of an SQLite database would have less than `min_free` bytes beside the `wanted` ones. The disk of a server
-    is not seen from here: PostgreSQL itself says when it is full.
+    """A Problem where a disk would have less than `min_free` bytes beside the `wanted` ones: that of an SQLite database, or that of the
+    directory where uploads go. The disk of a server is not seen from here: PostgreSQL itself says when it is full.
     """
-    file = running.database.file
-    if file is not None and (free := shutil.disk_usage(file.parent).free) - wanted < running.settings.min_free:
-        raise storage_full(f"{free} bytes are free, {running.settings.min_free + wanted} are wanted")
+    database = running.database
+    folders = {file.parent: 0 if database.directory else wanted for file in [database.file] if file}
+    if database.directory is not None:
+        database.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders[database.directory] = wanted
+    for folder, more in folders.items():
+        free, least = shutil.disk_usage(folder).free, running.settings.min_free + more
+        if free < least:
+            raise storage_full(f"{free} bytes are free, {least} are wanted")
 
 
 async def _room(running: Running) -> None:

@@ -109,7 +109,7 @@ def _estimates(drafted: Draft, devices: Sequence[tuple[Worker, Calibration]], fo
     if not found:
         return Estimates(peak_memory_bytes=None, seconds=None, per_fit=[], worker=None, reason=why_none, basis="no calibration")
     whole, fits = spanning(found), drafted.plan.to_json()["fits"]
-    worker, device = max(devices, key=lambda each: each[1].conv[-1].flops)
+    worker, device = max(devices, key=lambda each: each[1].conv[-1].rate)
     kinds = {(each.device, each.hardware, each.threads) for _, each in devices}
     basis = (
         f"the plan's operations and bytes at the rates of {device.hardware}"
@@ -134,8 +134,10 @@ def _score(drafted: Draft) -> dict[str, Any] | None:
         return None
     if drafted.score is not None:
         return dict(drafted.score.values)
+    if not drafted.task["dataset"].get("labelled", True):
+        return {"reason": "the dataset has no labels to score it by"}
     if drafted.teacher.job is not None:
-        return {"reason": f"not evaluated: the job {drafted.teacher.job.id} was tested on other data"}
+        return {"reason": f"not evaluated: the job {drafted.teacher.job.id} measured no accuracy on this dataset"}
     return {"reason": f"not evaluated: POST /v1/teachers/{drafted.spec.teacher}/evaluate"}
 
 

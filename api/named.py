@@ -1,6 +1,6 @@
 """What a job spec names by its ids, found and ready: networks, datasets, weights, and the students of finished jobs in their place."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from api.deps import Service
 from api.findings import Finding
 from api.problems import Problem, invalid
 from core.anatomy import Anatomy
+from core.frozen import FAMILY
 from db import assets, jobs, uploads
 from db.access import Tenant
 from db.assets import Asset
@@ -30,11 +31,6 @@ class Network:
     weights: str | None = None
     asset: Asset | None = None
     job: Job | None = None
-
-    @property
-    def place(self) -> str:
-        """Where a job folder has a teacher: the weights of a family, or a whole model."""
-        return "in/teacher.onnx" if self.anatomy.frozen else "in/teacher.safetensors"
 
 
 def ready(running: Service, tenant: Tenant, kind: AssetKind, id: str, where: str) -> Asset:
@@ -61,10 +57,21 @@ def anatomy(asset: Asset) -> Anatomy:
     return Anatomy.model_validate((asset.report or {})["anatomy"])
 
 
+def described(asset: Asset) -> dict[str, Any]:
+    """What a child is told of a network: what it is, how its inputs are normalised and, of a teacher, what its outputs are called."""
+    told = {"architecture": asset.request["architecture"], "normalization": asset.request.get("normalization")}
+    return {**told, "classes": asset.request.get("labels")} if asset.kind == "teacher" else told
+
+
+def teacher_path(described: Mapping[str, Any]) -> str:
+    """Where a job folder has the teacher that is so described: weights of a family, or a whole model."""
+    return "in/teacher.onnx" if described["architecture"].get("family") == FAMILY else "in/teacher.safetensors"
+
+
 def architecture(running: Service, tenant: Tenant, id: str, where: str) -> Network:
     """A network to train."""
     asset = ready(running, tenant, "architecture", id, where)
-    return Network(anatomy=anatomy(asset), described=_described(asset), asset=asset)
+    return Network(anatomy=anatomy(asset), described=described(asset), asset=asset)
 
 
 def teacher(running: Service, tenant: Tenant, id: str, where: str) -> Network:
@@ -72,9 +79,8 @@ def teacher(running: Service, tenant: Tenant, id: str, where: str) -> Network:
     if id.startswith("job_"):
         return student_of(running, tenant, id, where)
     asset = ready(running, tenant, "teacher", id, where)
-    labels = asset.request.get("labels")
-    described = {**_described(asset), "classes": labels}
-    return Network(anatomy=anatomy(asset), described=described, labels=labels, weights=asset.blob, asset=asset)
+    told = described(asset)
+    return Network(anatomy=anatomy(asset), described=told, labels=told["classes"], weights=asset.blob, asset=asset)
 
 
 def student_of(running: Service, tenant: Tenant, id: str, where: str) -> Network:
@@ -120,10 +126,6 @@ def initial_weights(running: Service, tenant: Tenant, id: str, student: Anatomy 
             409, f"the upload {id} is {upload.status}", code="not_ready", errors=[Finding(where, "not_ready", f"it is {upload.status}")]
         )
     return upload.sha256
-
-
-def _described(asset: Asset) -> dict[str, Any]:
-    return {"architecture": asset.request["architecture"], "normalization": asset.request.get("normalization")}
 
 
 def _finished(running: Service, tenant: Tenant, id: str, where: str) -> Job:

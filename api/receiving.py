@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _HASHES = 256
+_SPARE = 4
 _SILENT = 4
 """A sender that missed so many beats is gone."""
 
@@ -49,8 +50,13 @@ class Receiving:
         self._active = 0
         self._threads = anyio.CapacityLimiter(3 * most)
         self._hashed: OrderedDict[str, _Hashed] = OrderedDict()
+        self._spare: list[memoryview] = []
         self.idle = idle
         self.beat = beat
+
+    def lend(self) -> memoryview:
+        """Room for a batch: one that is given back, for the system would keep most of what was freed."""
+        return self._spare.pop() if self._spare else memoryview(bytearray(BATCH))
 
     @property
     def stale(self) -> float:
@@ -91,6 +97,7 @@ class Receiving:
 
     async def _let_go(self, line: "Line") -> None:
         writer = line.writer
+        self._spare = (self._spare + line.give_back())[:_SPARE]
         if line.hasher is not None and not line.is_broken:
             self._hashed[writer.upload.id] = _Hashed(writer.blob, writer.offset, line.hasher)
             while len(self._hashed) > _HASHES:
@@ -107,14 +114,16 @@ class Line:
     def __init__(self, receiving: Receiving, writer: Writer, hasher: Any) -> None:
         self.writer = writer
         self.hasher = hasher
-        self.given_up: Problem | None = None
+        self.given_up: Exception | None = None
         self.is_broken = False
+        self._ending = asyncio.Event()
         self._receiving = receiving
         self._heard = self._begun = time.monotonic()
-        self._batch, self._other = memoryview(bytearray(BATCH)), memoryview(bytearray(BATCH))
+        self._batch, self._other = receiving.lend(), receiving.lend()
         self._held = 0
         self._received = writer.offset
         self._storing: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
 
     async def take(self, stream: AsyncIterator[bytes]) -> None:
         """Store what comes, up to the declared end; a Problem if more comes. What came before a line broke, or an error, is kept."""
@@ -126,8 +135,6 @@ class Line:
                 await self._collect(memoryview(piece)[:left])
                 if len(piece) > left:
                     raise Problem(422, f"more than the declared {declared} bytes came", code="length_mismatch", hint="declare a new upload")
-                if self._heard - self._begun > self._receiving.beat:
-                    await self._hand_over()
         except ClientDisconnect:
             raise Problem(400, "the sender hung up before all bytes came", hint="ask for the offset, and go on from there") from None
         finally:
@@ -145,24 +152,41 @@ class Line:
                 headers={"Upload-Offset": str(self.writer.offset)},
             )  # fmt: skip
         digest = self.hasher.hexdigest() if self.hasher else await self._receiving.thread(self.writer.digest)
+        self._ending.set()
         crashpoint("upload.before_ready")
         return await self._receiving.thread(self.writer.complete, digest)
 
     async def watch(self, scope: anyio.CancelScope) -> None:
-        """Say that the sender lives, as long as it does; end the block of the line once it is evicted or silent for too long."""
+        """Say that the sender lives and store what it sent, however slow it is; end the block of the line once it is evicted, silent for
+        too long, or cannot be stored.
+        """
+        beat, idle = self._receiving.beat, self._receiving.idle
         while self.given_up is None:
-            await asyncio.sleep(min(self._receiving.beat, self._receiving.idle / 2))
-            if time.monotonic() - self._heard > self._receiving.idle:
-                self.given_up = Problem(
-                    408, f"nothing came for {self._receiving.idle:g} seconds", hint="ask for the offset, and go on from there"
-                )
+            await asyncio.sleep(min(beat, idle / 2))
+            if self._ending.is_set():
+                return
+            if time.monotonic() - self._heard > idle:
+                self.given_up = Problem(408, f"nothing came for {idle:g} seconds", hint="ask for the offset, and go on from there")
             try:
+                if time.monotonic() - self._begun > beat:
+                    await self._hand_over()
                 await self._receiving.thread(self.writer.live)
             except Evicted:
+                if self._ending.is_set():  # it was completed meanwhile
+                    return
                 self.given_up = _evicted()
-            except Unavailable as error:
-                log.warning("the upload %s: %s", self.writer.upload.id, error)
+            except Exception as error:
+                if self.is_broken or not isinstance(error, Unavailable):
+                    self.given_up = error
+                else:
+                    log.warning("the upload %s: %s", self.writer.upload.id, error)
         scope.cancel()
+
+    def give_back(self) -> list[memoryview]:
+        """The room for batches, unless a thread may still read it. Nothing is taken after that."""
+        lent = [self._batch, self._other] if self._storing is None else []
+        self._batch = self._other = memoryview(b"")
+        return lent
 
     async def _collect(self, piece: memoryview) -> None:
         while piece:
@@ -174,15 +198,16 @@ class Line:
             self._held, piece = self._held + taken, piece[taken:]
             if self._held == room:
                 await self._hand_over()
+                self._heard = time.monotonic()  # the store is no fault of the sender's
 
     async def _hand_over(self) -> None:
         """Let the batch be stored, once the one before it is."""
-        await self._settle()
-        if self._held:
-            self._storing = asyncio.create_task(self._store(self._batch[: self._held]))
-            self._received += self._held
-            self._batch, self._other, self._held = self._other, self._batch, 0
-        self._heard = self._begun = time.monotonic()
+        async with self._turn:
+            await self._settle()
+            if self._held:
+                self._storing = asyncio.create_task(self._store(self._batch[: self._held]))
+                self._received += self._held
+                self._batch, self._other, self._held = self._other, self._batch, 0
 
     async def _settle(self) -> None:
         if self._storing is not None:

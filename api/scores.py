@@ -3,11 +3,13 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from api.deps import Service
-from api.named import Network
+from api.named import Network, described, teacher_path
 from api.problems import not_kept, too_many_queued
+from core.score import is_near_chance, warnings_of
 from db import jobs, life
 from db.access import Tenant
 from db.assets import Asset
@@ -23,7 +25,7 @@ def teacher_score(running: Service, tenant: Tenant, teacher: Asset, dataset: Ass
     found: dict[str, Any] | None
     if label_map is None:
         found = (teacher.report or {}).get("evaluation")
-        if found and found["dataset"] == dataset.id:
+        if found is not None and found["dataset"] == dataset.id:
             return found
     done = jobs.find_by_spec(running.database, tenant, _sha(teacher, dataset, label_map))
     if done is None or done.state != "succeeded":
@@ -32,23 +34,22 @@ def teacher_score(running: Service, tenant: Tenant, teacher: Asset, dataset: Ass
     return found
 
 
-def evaluation(running: Service, tenant: Tenant, teacher: Network, dataset: Asset, label_map: LabelMap = None) -> Job:
+def evaluation(running: Service, tenant: Tenant, teacher: Asset, dataset: Asset, label_map: LabelMap = None) -> Job:
     """The job that evaluates a teacher on a dataset: the one that there is, unless it ended badly, or a new one."""
-    assert teacher.asset is not None, "a teacher of one's own is an asset"
-    sha = _sha(teacher.asset, dataset, label_map)
+    sha = _sha(teacher, dataset, label_map)
     if known := jobs.find_by_spec(running.database, tenant, sha):
         return known
-    spec = {"teacher": teacher.asset.id, "dataset": dataset.id, "label_map": label_map}
-    task = {"kind": "evaluate", **spec, "teacher": teacher.described}
+    spec = {"teacher": teacher.id, "dataset": dataset.id, "label_map": label_map}
+    task = {"kind": "evaluate", **spec, "teacher": described(teacher)}
     try:
         job = life.submit(
             running.database,
             tenant,
             kind="evaluate",
-            name=f"{teacher.asset.name} on {dataset.name}"[:200],
+            name=f"{teacher.name} on {dataset.name}"[:200],
             spec=spec,
             spec_sha=sha,
-            inputs={"task": task, "blobs": {teacher.place: teacher.weights, "in/dataset.safetensors": dataset.blob}},
+            inputs={"task": task, "blobs": {teacher_path(described(teacher)): teacher.blob, "in/dataset.safetensors": dataset.blob}},
             queue="cpu",
             priority=1,
             max_queued=running.settings.max_queued,
@@ -66,3 +67,37 @@ def _sha(teacher: Asset, dataset: Asset, label_map: LabelMap) -> str:
     read = [teacher.request.get("normalization"), teacher.request.get("labels"), label_map]
     depends = json.dumps(["evaluate", teacher.blob, dataset.blob, *read], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(depends.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What was measured, and what is to be said of it."""
+
+    values: dict[str, Any]
+    warning: str | None
+
+
+def score(running: Service, tenant: Tenant, teacher: Network, dataset: Asset, label_map: LabelMap = None) -> Score | None:
+    """The score of a job's teacher on its dataset, None where nobody measured it."""
+    asset = teacher.asset
+    found = teacher_score(running, tenant, asset, dataset, label_map) if asset else _of_job(teacher, dataset)
+    if found is None:
+        return None
+    [warning] = warnings_of(found) or [None]
+    return Score(found, warning)
+
+
+def _of_job(teacher: Network, dataset: Asset) -> dict[str, Any] | None:
+    """What a finished job measured of its own student, where it was tested on the same data."""
+    job = teacher.job
+    if job is None or job.inputs["blobs"].get("in/dataset.safetensors") != dataset.blob or job.spec["dataset"].get("classes"):
+        return None
+    test = (job.result or {}).get("test") or {}
+    if "accuracy" not in test or "n" not in test:
+        return None
+    counts = (dataset.report or {})["per_class"]["test"]
+    chance = max(counts) / sum(counts)
+    return {
+        "dataset": dataset.id, "split": "test", "accuracy": test["accuracy"], "n": test["n"], "chance": chance,
+        "near_chance": is_near_chance(test["accuracy"], chance, test["n"]), "job": job.id,
+    }  # fmt: skip

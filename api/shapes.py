@@ -256,7 +256,7 @@ class ExportCard(BaseModel):
     object: Literal["export"] = "export"
     format: str
     status: Literal["processing", "ready", "rejected"]
-    reason: str | None = Field(description="why it is not offered")
+    reason: str | None = Field(description="why it is not offered, or what holds its job up")
     facts: dict[str, Any] = Field(description="the figures of its comparison with the student, as far as it came to one")
     job: str = Field(description="the job that made it, makes it now, or tried in vain")
 

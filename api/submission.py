@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from api import named
 from api.deps import Service, need_room
 from api.findings import findings
-from api.named import Network, initial_weights, ready
+from api.named import Network, initial_weights, ready, teacher_path
+from api.plain import plain
 from api.problems import Problems, invalid, key_reused, not_kept, too_many_queued
-from api.score import Score, score
+from api.scores import Score, score
 from core.data.report import DatasetReport
 from core.plan import Plan, plan
 from core.spec import DatasetRef, JobSpec, identity
@@ -71,7 +72,7 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
     assert student is not None
     assert dataset is not None
     blobs = {
-        teacher.place if teacher else "in/teacher.safetensors": teacher.weights if teacher else None,
+        **({teacher_path(teacher.described): teacher.weights} if teacher else {}),
         "in/dataset.safetensors": dataset.blob,
         "in/teacher_dataset.safetensors": other.blob if other else None,
         "in/student.safetensors": weights,
@@ -93,6 +94,7 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
             teacher_dataset=DatasetReport.model_validate(other.report) if other else None,
             teacher_labels=teacher.labels if teacher else None,
         )
+    task["baseline"] = plain(running, tenant, spec, planned.epochs)
     found = {path: digest for path, digest in blobs.items() if digest}
     return Draft(
         spec, planned, task, found, teacher, student, dataset, score(running, tenant, teacher, dataset, spec.label_map) if teacher else None

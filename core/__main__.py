@@ -1,5 +1,6 @@
-"""The process contract: `python -m core run|inspect|convert|evaluate DIR` works on one job folder, `python -m core methods` prints the
-catalogue, or writes a page about each method, `python -m core calibrate` measures the machine and prints what it does.
+"""The process contract: `python -m core run|inspect|convert|evaluate|export DIR` works on one job folder, `python -m core methods` prints
+the catalogue, or writes a page about each method, `python -m core families` prints one about networks, `python -m core calibrate` measures
+the machine and prints what it does.
 
 Events go to standard output, one line of JSON each; commands come on standard input; all else that is printed goes to standard
 error. The exit code says how it ended, see `core/errors.py`; any other code than those is a crash, with its traceback on standard error.
@@ -29,12 +30,22 @@ from core.events import Refusal, Result
 from core.isolation import leave_network
 from core.wire import Stopped, Wire
 
+_COMMANDS = (
+    ("run", "train, evaluate and export a student"),
+    ("inspect", "look into an upload"),
+    ("convert", "turn a PyTorch checkpoint into safetensors"),
+    ("evaluate", "measure a teacher on a dataset"),
+    ("export", "write a finished student in more formats"),
+)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says and give the exit code."""
     asked = _parser().parse_args(arguments)
     if asked.command == "methods":
         return _methods(asked.pages)
+    if asked.command == "families":
+        return _families()
     has_network = not (asked.command == "convert" and leave_network())  # first of all, for a thread would hinder it
     if asked.parent is not None:
         shim.die_with_parent(asked.parent)
@@ -67,10 +78,13 @@ def _work(command: str, folder: Path, task: dict[str, Any], runtime: dict[str, A
             examine(folder, task, wire)
         else:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-            from core.job import distil
             from core.runtime import Runtime
 
-            distil(folder, task, Runtime.model_validate(runtime), wire)
+            if command == "export":
+                from core.reexport import reexport as work
+            else:
+                from core.job import distil as work
+            work(folder, task, Runtime.model_validate(runtime), wire)
     except Refused as refused:
         wire.tell(Refusal(refused.where, refused.reason, refused.hint, refused.code))
         return EXIT_REFUSED
@@ -141,6 +155,14 @@ def _methods(folder: Path | None) -> int:
     return 0
 
 
+def _families() -> int:
+    from core.networks import families
+    from core.pages import families_page
+
+    sys.stdout.write(families_page(families()))
+    return 0
+
+
 def _calibrate(device: Literal["cpu", "cuda"], threads: int, nice: int) -> int:
     shim.limit(memory=None, nice=nice)
     wire = Wire.open()
@@ -154,13 +176,7 @@ def _calibrate(device: Literal["cpu", "cuda"], threads: int, nice: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m core", description="Retort's engine: one process, one job folder.")
     commands = parser.add_subparsers(dest="command", required=True)
-    works = {
-        "run": "train, evaluate and export a student",
-        "inspect": "look into an upload",
-        "convert": "turn a PyTorch checkpoint into safetensors",
-        "evaluate": "measure a teacher on a dataset",
-    }
-    for name, does in works.items():
+    for name, does in _COMMANDS:
         command = commands.add_parser(name, help=does, description=does)
         command.add_argument("folder", type=Path, metavar="DIR", help="the job folder, with job.json and in/")
         command.add_argument("--parent", type=int, metavar="PID", help="die when this parent dies")
@@ -175,6 +191,8 @@ def _parser() -> argparse.ArgumentParser:
     does = "print every method with the JSON schema of its parameters"
     methods = commands.add_parser("methods", help=does, description=does)
     methods.add_argument("--pages", type=Path, metavar="DIR", help="write a page about each method into this folder instead")
+    does = "print a page about every family of networks and every layer of a declared one"
+    commands.add_parser("families", help=does, description=does)
     return parser
 
 

@@ -217,7 +217,7 @@ def _try(family: Family, network: nn.Module, x: Tensor) -> None:
         shape = tuple(network(x).shape)
         assert shape == (len(x), family.classes), f"for {len(x)} inputs it gives {shape} and not {family.classes} values for each"
     except Exception as wrong:
-        if not family.foreign:
+        if not family.needs:
             raise
         raise Refused("/architecture/input", f"the network does not take inputs of the shape {family.input}: {wrong}") from wrong
 

@@ -6,7 +6,7 @@ is in it. Small layers run far below a machine's best, so convolutions and matri
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -21,24 +21,27 @@ _CONVOLUTIONS = ((64, 64, 64, 16), (16, 1, 64, 32), (64, 1, 32, 16), (256, 1, 16
 """(channels, groups, batch, side of the maps): one of depth 1, then from small to large."""
 _PRODUCTS = ((64, 128), (512, 128), (2048, 128))
 """(features, batch)."""
+_BATCHES = (8, 64, 1024)
+"""Of maps of 64 KiB each: half a MiB, 4 MiB, 64 MiB."""
 _CHAIN = (2, 18)
 
 
 class Rate(NamedTuple):
-    """Floating-point operations a second of layers that sum over `reduction` products for each value they give."""
+    """What is done in a second at one size."""
 
-    reduction: int
-    flops: float
+    size: int
+    rate: float
 
 
 class Calibration(BaseModel):
     """What one device does, for a job of so many threads.
 
-    `conv` and `matmul` by rising reduction, in fp32, and under bfloat16 autocast as `conv_bf16` and `matmul_bf16` where that is faster
-    hardware (a GPU); `elements` bytes a second that a batch norm and a ReLU read and write; `copy` bytes a second of a plain copy;
-    `operation` the seconds that each layer of a step costs however small it is, `step` those of a step beside. `start` the seconds from
-    the start of a process to its first step, `held` the private bytes that it has then, on a GPU those of the GPU. `memory` the device's
-    bytes.
+    `conv` and `matmul` are operations a second by the number of products that are summed for each value given, in fp32, and under bfloat16
+    autocast as `conv_bf16` and `matmul_bf16` on a GPU; `elements` are the bytes a second that a batch norm and a ReLU read and write, by
+    the bytes of the values: large ones fit no cache, and are new memory each time; `copy_rate` those of a plain copy;
+    `operation` the seconds that each layer of a step costs however small it is, `step` those of a step beside. `start` the seconds of a
+    processor from the start of a process to its first step, `held` the private bytes that it has then, on a GPU those of the GPU. `memory`
+    the device's bytes.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -51,7 +54,7 @@ class Calibration(BaseModel):
     matmul: tuple[Rate, ...]
     conv_bf16: tuple[Rate, ...] | None = None
     matmul_bf16: tuple[Rate, ...] | None = None
-    elements: float
+    elements: tuple[Rate, ...]
     copy_rate: float
     operation: float
     step: float
@@ -64,13 +67,13 @@ def calibrate(runtime: Runtime) -> Calibration:
     """Measure the device of a runtime with its threads, in about five seconds."""
     runtime.pin()
     device = torch.device(runtime.device)
-    start = _age()
+    start = time.process_time()
     _pass(nn.Conv2d(8, 8, 3, device=device), torch.randn(2, 8, 8, 8, device=device), half=False)()
     held, memory = _memory(device)  # before anything large was here
     layers = {half: _rates(device, half) for half in ((False, True) if device.type == "cuda" else (False,))}
     few, many = (_seconds(_chain(depth, device), device) for depth in _CHAIN)
     operation = max(0.0, (many - few) / (2 * (_CHAIN[1] - _CHAIN[0])))  # a linear layer and a ReLU each
-    elements = _norm(device)
+    elements = tuple(_norm(device, batch) for batch in _BATCHES)
     rate = _copy(device)
     return Calibration(
         device=runtime.device,
@@ -134,12 +137,12 @@ def _chain(depth: int, device: torch.device) -> Callable[[], None]:
     return run
 
 
-def _norm(device: torch.device) -> float:
+def _norm(device: torch.device, batch: int) -> Rate:
     """Bytes a second of a batch norm and a ReLU in training."""
     layer = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU()).to(device)
-    x = torch.randn(64, 16, 32, 32, device=device).to(memory_format=torch.channels_last)
+    x = torch.randn(batch, 16, 32, 32, device=device).to(memory_format=torch.channels_last)
     # Each of the two reads and writes its values forward, and twice as many backward.
-    return 3 * 2 * 2 * x.nbytes / _seconds(_pass(layer, x, half=False), device)
+    return Rate(x.nbytes, 3 * 2 * 2 * x.nbytes / _seconds(_pass(layer, x, half=False), device))
 
 
 def _copy(device: torch.device) -> float:
@@ -149,20 +152,19 @@ def _copy(device: torch.device) -> float:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The time of a piece of work when nobody disturbs it: the lower quartile, the first run left out."""
+    """The time of a piece of work when nobody disturbs it: the shortest run, but for the first. On one thread of a CPU it is what the
+    processor gave, which other work beside does not lengthen much.
+    """
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     times: list[float] = []
     end = time.perf_counter() + _SECONDS
     while len(times) < 4 or time.perf_counter() < end:
-        began = time.perf_counter()
+        began = clock()
         work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return _quartile(times[1:])
-
-
-def _quartile(times: Sequence[float]) -> float:
-    return sorted(times)[len(times) // 4]
+        times.append(clock() - began)
+    return min(times[1:])
 
 
 def _memory(device: torch.device) -> tuple[int, int]:
@@ -174,12 +176,3 @@ def _memory(device: torch.device) -> tuple[int, int]:
     lines = status.read_text().splitlines() if status.exists() else []
     held = next((int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:")), 0)
     return held, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _age() -> float:
-    """Seconds since this process was started; 0 where the system does not say."""
-    try:
-        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-        return float(Path("/proc/uptime").read_text().split()[0]) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, ValueError, IndexError):
-        return 0.0

@@ -1,8 +1,8 @@
 """How long a planned job will take and how much memory, as ranges: its plan's operations and bytes, at the rates of a calibrated device.
 
-A layer of F operations that writes N bytes takes max(F / rate, N / elements) and at least its overhead, in a forward pass; a backward pass
-takes twice as much. A step is a forward and a backward pass of the student, a forward pass of the teacher where a term looks at it, what
-the terms compute with whole networks beside (`Term.passes`), the optimiser's walk over the parameters, and the augmentation. Epochs,
+A layer of F operations takes F / rate in a forward pass, one that only looks at N bytes N / elements, and each its overhead; a backward
+pass takes twice as much. A step is a forward and a backward pass of the student, a forward pass of the teacher where a term looks at it,
+what the terms compute with whole networks beside (`Term.passes`), the optimiser's walk over the parameters, and the augmentation. Epochs,
 validation, the measures on the test split and the exports are added up. What is left out, and what a busy machine does, is in the factor
 of the range: `benchmarks/estimates.py` holds both against real jobs.
 """
@@ -31,7 +31,10 @@ MEMORY_FACTOR = 1.6
 _FLOAT = 4
 _VIEWS = frozenset({"flatten", "chunk", "split", "reshape", "view", "permute", "transpose", "unsqueeze", "squeeze"})
 _PRODUCTS = frozenset({"conv2d", "linear"})
-_EXPORT = 1.0
+_WRITTEN = 4.0
+"""Seconds that a format takes which another library writes; one that is plain tensors takes a quarter."""
+_TIMED = (1, 32)
+"""The batches at which the files of an export, and the teacher beside them, are timed."""
 _LIVE = 5
 """So many values as large as the largest are held at once where nothing is kept for a backward pass: what a convolution reads and writes,
 each in its own layout too, and a shortcut."""
@@ -75,12 +78,15 @@ class _Network:
         if node.function in _VIEWS:
             return self.device.operation / 3
         given = sum(map(math.prod, node.shapes))
-        moved = _FLOAT * batch * (given + sum(map(math.prod, taken)))
+        size, moved = _FLOAT * batch * given, _FLOAT * batch * (given + sum(map(math.prod, taken)))
+        elements = self.device.elements
         weights = [self.anatomy.weights[name] for name in node.weights if len(self.anatomy.weights[name]) > 1]
-        seconds = moved / self.device.elements
+        seconds = moved / _rate(elements, size)
         if node.function in _PRODUCTS and weights:
             reduction = math.prod(weights[0][1:])
-            seconds = 2 * reduction * given * batch / _rate(self._rates(node.function), reduction)
+            # The rates of products were measured on small values; what large ones cost more is added.
+            seconds = max(0.0, seconds - moved / max(each.rate for each in elements))
+            seconds += 2 * reduction * given * batch / _rate(self._rates(node.function), reduction)
         return seconds + self.device.operation / 3
 
     def _rates(self, function: str) -> tuple[Rate, ...]:
@@ -92,7 +98,9 @@ class _Network:
     def _whole(self, batch: float) -> float:
         """For a report from before the calls of a network were recorded."""
         rates = self._rates("conv2d" if len(self.anatomy.input) == 3 else "linear")
-        return self.anatomy.flops * batch / rates[len(rates) // 2].flops + len(self.anatomy.taps) * self.device.operation / 3
+        # Of a frozen network the weights alone are known: each is used once at least.
+        flops = self.anatomy.flops or 2 * self.anatomy.parameters
+        return flops * batch / rates[len(rates) // 2].rate + len(self.anatomy.taps) * self.device.operation / 3
 
     @property
     def kept(self) -> int:
@@ -114,10 +122,13 @@ def estimate(
     theirs = _Network(teacher, device, half) if teacher else None
     held = _held(spec, plan, dataset)
     fits = tuple(
-        _around(fit.recipe.epochs * (steps * _step(fit, rows / steps, ours, theirs) + _examine(ours, None, held, dataset)))
+        _around(
+            fit.recipe.epochs
+            * (steps * _step(fit, rows / steps, ours, theirs) + _examine(ours, None if dataset.labelled else theirs, held, dataset))
+        )
         for fit, rows, steps in zip(plan.fits, plan.rows, plan.per_epoch, strict=True)
     )
-    rest = device.start + _EXPORT * max(1, len(spec.exports)) + _measures(plan, ours, theirs, dataset)
+    rest = device.start + _measures(plan, ours, theirs, dataset) + _exports(spec, ours, theirs)
     parts = [*fits, _around(rest)]
     seconds = Range(sum(part.low for part in parts), sum(part.high for part in parts))
     return Estimate(_memory(plan, spec, ours, theirs, dataset), seconds, fits)
@@ -142,7 +153,8 @@ def _step(fit: Fit, samples: float, ours: _Network, theirs: _Network | None) -> 
     walks = 10 if isinstance(recipe.optimizer, AdamW) else 6
     seconds += walks * _FLOAT * ours.anatomy.parameters / device.copy_rate + tensors * device.operation / 3
     looks = 12 if recipe.augmentation else 4
-    seconds += looks * _FLOAT * samples * math.prod(ours.anatomy.input) / device.elements
+    seen = _FLOAT * samples * math.prod(ours.anatomy.input)
+    seconds += looks * seen / _rate(device.elements, seen)
     return seconds + device.step + _PER_STEP * (1 + len(terms)) * device.operation
 
 
@@ -152,8 +164,9 @@ def _own(term: Term, batch: float, ours: _Network, theirs: _Network | None) -> f
     shapes += [theirs.anatomy.taps[tap] for tap in term.teacher_taps] if theirs else []
     places = max((math.prod(shape[1:]) for shape in shapes if len(shape) == 3), default=1)
     learnt = sum(parameter.numel() for parameter in term.parameters())
-    seconds = 6 * _FLOAT * batch * sum(map(math.prod, shapes)) / ours.device.elements
-    return seconds + 6 * learnt * places * batch / ours.device.conv[len(ours.device.conv) // 2].flops
+    shown = _FLOAT * batch * sum(map(math.prod, shapes))
+    seconds = 6 * shown / _rate(ours.device.elements, shown)
+    return seconds + 6 * learnt * places * batch / ours.device.conv[len(ours.device.conv) // 2].rate
 
 
 def _examine(ours: _Network, theirs: _Network | None, rows: int, dataset: DatasetReport) -> float:
@@ -179,6 +192,14 @@ def _measures(plan: Plan, ours: _Network, theirs: _Network | None, dataset: Data
     return seconds
 
 
+def _exports(spec: JobSpec, ours: _Network, theirs: _Network | None) -> float:
+    """Seconds of writing every format, and of a fresh process that loads and times each and the teacher: 110 passes or 2 s, at least 10."""
+    written = sum(_WRITTEN / 4 if form == "safetensors" else _WRITTEN for form in spec.exports)
+    timed = [*[ours] * len(spec.exports), *([theirs] if theirs else [])]
+    passes = [each.forward(batch) for each in timed for batch in _TIMED]
+    return written + ours.device.start + sum(max(10 * one, min(2.0, 110 * one)) for one in passes)
+
+
 def _memory(plan: Plan, spec: JobSpec, ours: _Network, theirs: _Network | None, dataset: DatasetReport) -> Range:
     device, sample = ours.device, _FLOAT * math.prod(ours.anatomy.input)
     weights = _FLOAT * ours.anatomy.parameters
@@ -197,8 +218,9 @@ def _memory(plan: Plan, spec: JobSpec, ours: _Network, theirs: _Network | None, 
             live += max(theirs.kept * sum(each.teacher_kept for each in passes), _LIVE * theirs.widest)
         most = max(most, learnt + recipe.batch_size * live)
     network = max([ours, *([theirs] if theirs else [])], key=lambda each: each.widest)
-    examined = 2 * weights + _together(dataset) * (_LIVE * network.widest + 3 * sample)
-    taken = max(most, examined) + (_FLOAT * theirs.anatomy.parameters if theirs else 0)
+    examined = min(_together(dataset), dataset.counts["test"]) * (_LIVE * network.widest + 3 * sample)
+    # Their sum: what a phase has used lies about in pieces, and the next one finds little of it whole.
+    taken = most + examined + (_FLOAT * theirs.anatomy.parameters if theirs else 0)
     if device.device == "cuda":
         taken += _resident(plan, dataset, device)
     return Range(0.9 * device.held + taken / MEMORY_FACTOR, 1.25 * device.held + taken * MEMORY_FACTOR)
@@ -230,14 +252,14 @@ def _around(seconds: float) -> Range:
     return Range(seconds / FASTER, seconds * SLOWER)
 
 
-def _rate(rates: Sequence[Rate], reduction: int) -> float:
-    """The rate of a layer, between the two measured ones that are nearest: a line of logarithms."""
-    below = max((each for each in rates if each.reduction <= reduction), key=lambda each: each.reduction, default=rates[0])
-    above = min((each for each in rates if each.reduction >= reduction), key=lambda each: each.reduction, default=rates[-1])
-    if above.reduction == below.reduction:
-        return below.flops
-    share = math.log(reduction / below.reduction) / math.log(above.reduction / below.reduction)
-    return float(below.flops ** (1 - share) * above.flops**share)
+def _rate(rates: Sequence[Rate], size: float) -> float:
+    """The rate at a size, between the two measured ones that are nearest: a line of logarithms."""
+    below = max((each for each in rates if each.size <= size), default=rates[0])
+    above = min((each for each in rates if each.size >= size), default=rates[-1])
+    if above.size == below.size:
+        return below.rate
+    share = math.log(size / below.size) / math.log(above.size / below.size)
+    return float(below.rate ** (1 - share) * above.rate**share)
 
 
 def _read(anatomy: Anatomy) -> Iterator[tuple[Node, list[Sequence[int]]]]:

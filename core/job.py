@@ -1,5 +1,7 @@
 """A job folder carried out: what lies in it is opened and held against the plan, the run is driven, the student is exported."""
 
+import hashlib
+import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -9,26 +11,28 @@ from typing import Any, TypeVar, cast
 import torch
 from pydantic import ValidationError
 
+from core.blobs import digest_of
 from core.checkpoints import Checkpoints
 from core.data import Batches, Dataset, DatasetReport, Splits, open_dataset, subset
 from core.errors import Corrupt, Refused
-from core.events import Curve, Evaluated, Event, Exported, Phase, Result
-from core.export import Facts, export, versions
+from core.events import Curve, Evaluated, Event, Phase, Result
+from core.export import Facts, require, versions
+from core.export.offer import Offer, Weights, offer
 from core.initialisers import Initialiser, initialise
+from core.networks import Family
 from core.party import Party, teacher_in
 from core.plan import Plan, plan
 from core.random import key_of
 from core.run import run
 from core.runtime import Runtime
 from core.source import Sources
-from core.spec import JobSpec
+from core.spec import JobSpec, identity
 from core.taps import Tapped
 from core.wire import Wire
 
 Value = TypeVar("Value")
 
-_SAMPLE = 256
-"""Test images on which an export is compared with the student; fewer where they are large."""
+_INPUTS = ("teacher", "dataset", "teacher_dataset")
 
 
 def distil(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) -> None:
@@ -40,6 +44,7 @@ def distil(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) 
     runtime.pin()
     checkpoints = Checkpoints(folder, wire, seconds=runtime.checkpoint_seconds)
     job = Job.open(folder, task)
+    require(job.spec.exports)
     checkpoints.look("staging")
     splits = subset(job.data, job.spec.dataset)
     sources = job.sources(splits, runtime.device)
@@ -71,13 +76,19 @@ def distil(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) 
 
     wire.tell(Phase("export"))
     facts = job.facts(test, curves, runtime.hardware())
-    sample = next(splits.test.batches(min(_SAMPLE, splits.test.together), runtime.device)).x
-    made = []
-    for form in job.spec.exports:
-        checkpoints.look("exporting")
-        made.append(export(form, student, facts=facts, out=folder / "out", sample=sample))
-        wire.tell(made[-1])
-    wire.tell(Result(job.result(facts, made, runtime)))
+    offers = offer(
+        job.spec.exports,
+        student,
+        facts=facts,
+        teacher=job.teachers_weights(),
+        test=splits.test,
+        train=splits.train,
+        folder=folder,
+        threads=runtime.threads,
+        look=checkpoints.look,
+        tell=wire.tell,
+    )
+    wire.tell(Result(job.result(facts, offers, runtime)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +102,17 @@ class Job:
     data: Dataset
     teachers_data: Dataset | None
     plan: Plan
+    baseline: Mapping[str, Any] | None
 
     @classmethod
     def open(cls, folder: Path, task: Mapping[str, Any]) -> "Job":
         """Open a folder. Raises Refused as `plan` does, and Corrupt where a dataset is not the one that the task promises."""
-        spec = _spec(task["spec"])
+        spec = spec_of(task["spec"])
         teacher = Party.of(task["teacher"], "/teacher", teacher_in(folder)) if task.get("teacher") else None
         student = Party.of(task["student"], "/student")
-        data = _dataset(folder / "in" / "dataset.safetensors", task.get("dataset"))
+        data = dataset_of(folder / "in" / "dataset.safetensors", task.get("dataset"))
         wanted = spec.teacher_dataset is not None
-        other = _dataset(folder / "in" / "teacher_dataset.safetensors", task.get("teacher_dataset")) if wanted else None
+        other = dataset_of(folder / "in" / "teacher_dataset.safetensors", task.get("teacher_dataset")) if wanted else None
         decided = plan(
             spec,
             teacher.anatomy if teacher else None,
@@ -109,7 +121,7 @@ class Job:
             teacher_dataset=other.report if other else None,
             teacher_labels=task["teacher"].get("classes") if teacher else None,
         )
-        return cls(folder, spec, teacher, student, data, other, decided)
+        return cls(folder, spec, teacher, student, data, other, decided, task.get("baseline"))
 
     def new_student(self) -> Tapped:
         """The student with its initial weights: those that were given, or fresh ones drawn from the job's seed."""
@@ -126,6 +138,12 @@ class Job:
             return None
         weights, outputs = teacher_in(self.folder), self.plan.outputs
         return self.teacher.tapped(weights, self.plan.teacher_taps, where="/teacher", outputs=outputs)
+
+    def teachers_weights(self) -> Weights | None:
+        """The teacher's file, where the job has one of a family."""
+        if self.teacher is None or self.teacher.family is None:
+            return None
+        return Weights(self.teacher.family, self.teacher.normalization, teacher_in(self.folder))
 
     def sources(self, splits: Splits, device: str) -> Sources:
         """The batches of every fit. Fits that read the same data in the same way share them, and the accelerator's memory with them."""
@@ -160,7 +178,7 @@ class Job:
         assert self.student.family is not None, "a student is of a family"
         ours, theirs = _sides(test)
         if self.teacher is not None:
-            theirs["parameters"] = self.teacher.anatomy.parameters
+            theirs |= {"parameters": self.teacher.anatomy.parameters, "flops": self.teacher.anatomy.flops}
             theirs["bytes"] = teacher_in(self.folder).stat().st_size
         return Facts(
             name=self.spec.name,
@@ -170,24 +188,31 @@ class Job:
             range=self.data.report.range,
             test=ours,
             teacher=theirs or None,
+            baseline=self.baseline,
             curves={who: found for who, found in zip(("student", "teacher"), _sides(curves), strict=True) if found},
             spec=self.spec.model_dump(mode="json"),
             seed=self.spec.seed,
             epochs=self.plan.epochs,
+            parameters=self.student.anatomy.parameters,
+            flops=self.student.anatomy.flops,
+            digests=digests(self.folder, self.student.family, self.spec),
             hardware=hardware,
         )
 
-    def result(self, facts: Facts, made: list[Exported], runtime: Runtime) -> dict[str, Any]:
+    def result(self, facts: Facts, offers: Sequence[Offer], runtime: Runtime) -> dict[str, Any]:
         """The last words of a job."""
         teacher = dict(facts.teacher or {})
-        parameters, size = teacher.pop("parameters", None), teacher.pop("bytes", None)
+        parameters, size, flops = (teacher.pop(name, None) for name in ("parameters", "bytes", "flops"))
         return {
             "test": dict(facts.test),
             "teacher": teacher or None,
             **({"curves": facts.curves} if facts.curves else {}),
             "parameters": self.student.anatomy.parameters,
-            "bytes": next((exported.facts["bytes"] for exported in made if "bytes" in exported.facts), None),
+            "bytes": next((each.facts["bytes"] for each in offers if each.refused is None), None),
+            "exports": [each.to_json() for each in offers],
+            "flops": facts.flops,
             "teacher_parameters": parameters,
+            "teacher_flops": flops,
             "teacher_bytes": size,
             "epochs": facts.epochs,
             "versions": versions(),
@@ -200,13 +225,21 @@ class Job:
         }
 
 
+def digests(folder: Path, student: Family, spec: JobSpec) -> dict[str, str]:
+    """The sha256 of what a student was made from: the files that lie in the folder, its architecture, and all that training depends on."""
+    files = {path.stem: digest_of(path) for path in sorted((folder / "in").iterdir()) if path.stem in _INPUTS}
+    architecture = json.dumps(student.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return {**files, "architecture": hashlib.sha256(architecture.encode()).hexdigest(), "spec": identity(spec)}
+
+
 def _sides(found: Mapping[str, Value]) -> tuple[dict[str, Value], dict[str, Value]]:
     """What was found of the student, and of the teacher."""
     theirs = {name.removeprefix("teacher."): value for name, value in found.items() if name.startswith("teacher.")}
     return {name: value for name, value in found.items() if not name.startswith("teacher.")}, theirs
 
 
-def _spec(fields: Mapping[str, Any]) -> JobSpec:
+def spec_of(fields: Mapping[str, Any]) -> JobSpec:
+    """The spec that a task holds; Refused at the field that is wrong."""
     try:
         return JobSpec.model_validate(fields)
     except ValidationError as wrong:
@@ -225,7 +258,8 @@ def _pointer(place: Sequence[str | int], value: Any, *, missing: bool) -> str:
     return "/" + "/".join(map(str, [*written, place[-1]] if missing else written))
 
 
-def _dataset(path: Path, promised: Mapping[str, Any] | None) -> Dataset:
+def dataset_of(path: Path, promised: Mapping[str, Any] | None) -> Dataset:
+    """The dataset of a file. Raises Corrupt where its report is not the one that the task promises."""
     dataset = open_dataset(path)
     if promised is not None and DatasetReport.model_validate(promised) != dataset.report:
         raise Corrupt(f"{path.name} is another dataset than the task promises")

@@ -1,13 +1,17 @@
-"""A page about each method for somebody who has not read its paper, made from the method's own file."""
+"""A page about each method for somebody who has not read its paper, and one about networks, made from the code itself."""
 
 import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import BaseModel
+
+from core.layers import LAYERS, Layer
 from core.method import Method
+from core.networks import Family
 
 _BEGINNINGS = {"Use it": "use", "Cost:": "cost", "Reference:": "reference"}
 _PAIRS = {
@@ -97,6 +101,27 @@ def pages(methods: Mapping[str, type[Method]]) -> dict[str, str]:
     return {"README.md": "\n\n".join(index) + "\n", **{f"{name}.md": page(name, method) for name, method in methods.items()}}
 
 
+def families_page(families: Mapping[str, type[Family]]) -> str:
+    """The page of all families of networks with their fields, and of all layers that a declared network may be made of."""
+    parts = [
+        "# Networks",
+        "Made from `core/networks/` and `core/layers/`: change those, and run `python -m core families > docs/families.md`. "
+        "How a network is declared, and what is refused: [architectures](architectures.md).",
+        "## Families",
+    ]
+    for name, family in families.items():
+        docs = inspect.cleandoc(family.__doc__ or "")
+        parts += [f"### `{name}`", docs, _fields(family, {"family"}), f"Reference: {family.reference}."]
+    parts += ["## Layers of a declared network", "Beside what is listed here each node has its `op`, a `name`, and perhaps `from`."]
+    ops: dict[type[Layer], list[str]] = {}
+    for op, layer in LAYERS.items():
+        ops.setdefault(layer, []).append(op)
+    for layer, names in ops.items():
+        fields = _fields(layer, {"op", "name", "from"})
+        parts += [f"### {', '.join(f'`{name}`' for name in names)}", inspect.cleandoc(layer.__doc__ or ""), *([fields] if fields else [])]
+    return "\n\n".join(parts) + "\n"
+
+
 def _fenced(example: str) -> str:
     return f"```python\n{example}\n```"
 
@@ -120,18 +145,25 @@ def _pairs(method: type[Method]) -> str:
 
 
 def _parameters(method: type[Method]) -> str:
-    schema = method.model_json_schema()
-    known: Mapping[str, Any] = schema.get("$defs", {})
-    rows = []
-    for name, field in schema["properties"].items():
-        if name != "name":
-            default = f"`{json.dumps(field['default'])}`" if "default" in field else "required"
-            rows.append((f"`{name}`", _type(field, known), default, field.get("description", "")))
-    if not rows:
+    known: Mapping[str, Any] = method.model_json_schema().get("$defs", {})
+    table = _fields(method, {"name"})
+    if not table:
         return "It has none."
     # An object stands in the table by its title, and below it in full.
     notes = [f"{each['title']}: {each['description']}" for each in known.values() if each["type"] == "object" and "description" in each]
-    return "\n\n".join([_table(("name", "type", "default", "meaning"), rows), *notes])
+    return "\n\n".join([table, *notes])
+
+
+def _fields(model: type[BaseModel], hidden: Set[str]) -> str:
+    """A table of the fields of a model; nothing where there are none."""
+    schema = model.model_json_schema()
+    known: Mapping[str, Any] = schema.get("$defs", {})
+    rows = []
+    for name, field in schema["properties"].items():
+        if name not in hidden:
+            default = f"`{json.dumps(field['default'])}`" if "default" in field else "required"
+            rows.append((f"`{name}`", _type(field, known), default, field.get("description", "")))
+    return _table(("name", "type", "default", "meaning"), rows) if rows else ""
 
 
 def _type(schema: Mapping[str, Any], known: Mapping[str, Any]) -> str:
@@ -139,6 +171,8 @@ def _type(schema: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     match schema:
         case {"$ref": where}:
             words = _type(known[where.rpartition("/")[2]], known)
+        case {"discriminator": _}:
+            words = "nodes"
         case {"anyOf": several}:
             words = " or ".join(_type(each, known) for each in several)
         case {"enum": values}:

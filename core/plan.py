@@ -112,8 +112,9 @@ def plan(
     with wrong.gather():
         outputs, is_named = _outputs(spec, teacher, dataset, teacher_labels)
     other = None if is_named or wrong.found else other_classes(dataset.class_names, teacher_labels)
-    if teacher is not None and outputs is not None:
-        teacher = teacher.model_copy(update={"classes": len(outputs)})  # its weights stay those of all its outputs
+    if teacher is not None and dataset.labelled and (outputs is not None or wrong.found):
+        # Its weights stay those of all its outputs. Where the map is wrong, nothing more is said of its classes.
+        teacher = teacher.model_copy(update={"classes": dataset.classes})
     _fits_together(spec, teacher, student, dataset, wrong)
     # What follows is asked of the student as it should be, so that nothing is told of it twice.
     classes = dataset.classes if dataset.labelled else (teacher or student).classes
@@ -145,6 +146,9 @@ def plan(
         with wrong.gather():
             rows.append(_rows(spec, fit, meant, dataset, teacher_dataset, class_names=class_names, where=where))
     wrong.check()
+    vain = _in_vain(spec, lesson)
+    if task.asleep and not taught.compares_outputs():
+        vain.append("the task has no weight and no method compares the networks' outputs: the student's last layer learns nothing")
     return Plan(
         surgeries=lesson.initialise,
         fits=fits,
@@ -153,7 +157,7 @@ def plan(
         same_classes=same_classes,
         evaluate=spec.measures if dataset.labelled else ("agreement",),
         class_names=class_names,
-        warnings=(*lesson.warnings, *_in_vain(spec, lesson), *_mended(outputs, whole, dataset)),
+        warnings=(*lesson.warnings, *vain, *_mended(outputs, whole, dataset)),
         outputs=outputs,
         is_frozen=teacher is not None and teacher.frozen,
     )

@@ -73,15 +73,19 @@ def score(teacher: Tapped, data: Dataset, *, dataset: str, heed: Callable[[], No
         values = found or values
     n = len(rows)
     chance = float(np.bincount(rows.y).max()) / n
-    margin = max(_DEVIATIONS * math.sqrt(chance * (1 - chance) / n), _PART * (1 - chance))
     return {
         "dataset": dataset,
         "split": "test",
         **values,
         "of": whole,
         "chance": chance,
-        "near_chance": values["accuracy"] < chance + margin,
+        "near_chance": is_near_chance(values["accuracy"], chance, n),
     }
+
+
+def is_near_chance(accuracy: float, chance: float, n: int) -> bool:
+    """Whether an accuracy on n samples may well be that of guessing, or is hardly worth more."""
+    return accuracy < chance + max(_DEVIATIONS * math.sqrt(chance * (1 - chance) / n), _PART * (1 - chance))
 
 
 def warnings_of(found: Mapping[str, Any]) -> list[str]:

@@ -136,7 +136,7 @@ NEEDS_TEACHER = frozenset({"agreement", "boundary"})
 
 
 ExportFormat = Literal["safetensors", "onnx", "onnx_fp16", "onnx_int8", "torch_export", "int8"]
-"""In what form the student leaves: the files of `core/export/`."""
+"""The files of `core/export`, which lies above this one; a test holds the two together."""
 
 
 class JobSpec(_Part):
@@ -169,10 +169,15 @@ class JobSpec(_Part):
         max_length=8,
         description=(
             "What is measured on the test split at the end, of the student and of a teacher with the same classes; each at most once, a "
-            "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher."
+            "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher. On a "
+            "dataset without labels the agreement is measured, and nothing else."
         ),
     )
-    exports: tuple[ExportFormat, ...] = Field(("safetensors",), max_length=8, description="The formats of the student's files.")
+    exports: tuple[ExportFormat, ...] = Field(
+        ("safetensors",),
+        max_length=8,
+        description="The formats of the student's files, each at most once. One that does not answer as the student does is not offered.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where to run: `auto` takes any worker, `cuda` only one with a GPU.")
     limits: Limits = Field(default=Limits(), description="When to stop the job whatever it has reached.")
     seed: _Seed = Field(0, description="Initial weights, order of the data, dropout and the draws of the terms.")
@@ -187,6 +192,14 @@ class JobSpec(_Part):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"{name} is measured once, and stands here {names.count(name)} times")
+        return asked
+
+    @field_validator("exports")
+    @classmethod
+    def _each_format_once(cls, asked: tuple[ExportFormat, ...]) -> tuple[ExportFormat, ...]:
+        for name, times in Counter(asked).items():
+            if times > 1:
+                raise ValueError(f"{name} is exported once, and stands here {times} times")
         return asked
 
     @property

@@ -151,7 +151,7 @@ class Blobs:
         if is_whole and hasher.hexdigest() != digest:
             raise CorruptBlob(f"the blob {digest} holds other bytes than its name says")
 
-    def path(self, digest: str) -> Path | None:
+    def file(self, digest: str) -> Path | None:
         """The file that the bytes are, unverified; None where they lie in the database."""
         with self._db.read() as tx:
             found = tx.execute(sa.select(blob.c.id, blob.c.place).where(self._named(digest))).one_or_none()

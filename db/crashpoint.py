@@ -26,7 +26,7 @@ POINTS = (
     "reap.after",
     "reconcile.after_publish",  # the jobs count as announced, and nothing was rung
     "sweep.middle",  # between two batches of chunks that go
-    "upload.middle",  # after each mebibyte of an upload
+    "upload.middle",  # after each batch of an upload that is kept, before its sender hears of it
     "upload.before_ready",  # the bytes are kept, the upload does not know of them
 )
 

@@ -17,8 +17,8 @@ from db.tables import artifact, job
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """One format of a student. `job` made it, makes it now, or tried in vain: `reason` says why it is not offered. `facts` are the figures
-    of its comparison with the student, as far as it came to one."""
+    """One format of a student. `job` made it, makes it now, or tried in vain; `reason` says why it is not offered or what holds the job up;
+    `facts` are the figures of its comparison with the student, as far as it came to one."""
 
     format: str
     job: str
@@ -97,13 +97,14 @@ def _made(tried: Job, offered: Mapping[str, Mapping[str, Any]]) -> Iterator[Expo
     for format in tried.spec.get("formats" if tried.kind == "export" else "exports") or ():
         told = said.get(format, {})
         facts = told.get("facts") or offered.get(format) or {}
+        problem: str | None = (tried.problem or {}).get("reason")
         if format in offered:
             yield Export(format=format, job=tried.id, status="ready", reason=None, facts=facts)
         elif tried.state not in TERMINAL:
-            yield Export(format=format, job=tried.id, status="processing", reason=None, facts=facts)
+            yield Export(format=format, job=tried.id, status="processing", reason=problem, facts=facts)
         else:
-            reason = told.get("refused") or (tried.problem or {}).get("reason") or f"the job is {tried.state}, without it"
-            yield Export(format=format, job=tried.id, status="rejected", reason=str(reason), facts=facts)
+            reason = told.get("refused") or problem or f"the job is {tried.state}, without it"
+            yield Export(format=format, job=tried.id, status="rejected", reason=reason, facts=facts)
 
 
 def _said(tried: Job) -> dict[str, dict[str, Any]]:

@@ -159,7 +159,8 @@ class Jobs:
         return Job.of(self._connection.act("/v1/jobs", dict(spec)), self._connection)
 
     def plan(self, spec: Mapping[str, Any]) -> Json:
-        """What the service would do with this spec, without doing it: `{"valid": true, "plan": {…}}`, or `ApiError` with the fields."""
+        """What the service would do with this spec, without doing it: `plan`, `estimates`, `teacher`, `warnings`, `queue`; or `ApiError`,
+        whose `errors` are all that is wrong."""
         answer: Json = self._connection.request("POST", "/v1/jobs", body=dict(spec), params={"dry_run": "true"}, repeatable=True)
         return answer
 

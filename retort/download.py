@@ -18,6 +18,7 @@ Progress = Callable[[int, int], None]
 """Called with the bytes that came over and the bytes in all."""
 
 SUMS = "SHA256SUMS"
+_CHUNK = 1 << 20
 _ATTEMPTS = 3
 """So many times in a row a line may break before a byte came."""
 
@@ -121,14 +122,20 @@ def _check_bundle(path: Path) -> None:
     """`Corrupted` where the zip is none, or holds other files than its checksums say."""
     try:
         with zipfile.ZipFile(path) as bundle:
-            sums = dict(reversed(line.split("  ", 1)) for line in bundle.read(SUMS).decode().splitlines())
+            sums: dict[str, str] = {}
+            for line in bundle.read(SUMS).decode().splitlines():
+                digest, _, name = line.partition("  ")
+                sums[name] = digest
             names = [name for name in bundle.namelist() if name != SUMS]
             if sorted(names) != sorted(sums):
                 raise Corrupted(f"the bundle holds {sorted(names)}, its {SUMS} names {sorted(sums)}")
             for name in names:
+                hasher = hashlib.sha256()
                 with bundle.open(name) as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != sums[name]:
-                        raise Corrupted(f"{name} in the bundle has another digest than its {SUMS} says")
+                    while chunk := file.read(_CHUNK):
+                        hasher.update(chunk)
+                if hasher.hexdigest() != sums[name]:
+                    raise Corrupted(f"{name} in the bundle has another digest than its {SUMS} says")
     except (zipfile.BadZipFile, KeyError, ValueError) as wrong:
         raise Corrupted(f"what came is no whole bundle: {wrong}") from wrong
 

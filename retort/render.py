@@ -237,17 +237,6 @@ def method(one: Mapping[str, Any]) -> Markdown:
     return Markdown(str(one["page"]))
 
 
-def plan(planned: Mapping[str, Any]) -> Group:
-    """What a job would do: its fits with what they learn from and how long, and the places that it looks at."""
-    decided = planned["plan"]
-    table = table_of("fit", "terms", "epochs", "images", "steps")
-    for fit in decided["fits"]:
-        table.add_row(fit["phase"], ", ".join(fit["terms"]), str(fit["epochs"]), f"{fit['rows']:,}", f"{fit['steps']:,}")
-    table.add_row("in all", "", str(decided["epochs"]), "", f"{decided['steps']:,}")
-    lines = [f"{whose}: {', '.join(decided[f'{whose}_taps'])}" for whose in ("teacher", "student") if decided[f"{whose}_taps"]]
-    return Group(Text("this would do:", "bold"), table, *(Text(f"taps of the {line}") for line in lines), *warnings(decided))
-
-
 def warnings(told: Mapping[str, Any]) -> Iterator[Text]:
     """What a plan or a job warns of."""
     return (Text.assemble(("warning: ", "yellow"), str(line)) for line in told.get("warnings") or ())

@@ -19,13 +19,15 @@ _FIGURES: Mapping[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def exports(found: Sequence[Export]) -> Table:
-    """One line a format; a column for each figure that any of them has, latencies as the median and the 95th percentile."""
-    figures = [name for name in _FIGURES if any(each.facts.get(name) is not None for each in found)]
-    batches = sorted({timed["batch"] for each in found for timed in each.facts.get("latency") or ()})
-    latencies = [f"ms at batch {batch}" for batch in batches]
-    table = table_of("format", "status", *(_FIGURES[name][0] for name in figures), *latencies)
-    for each in found:
-        shown = [_FIGURES[name][1](value) if (value := each.facts.get(name)) is not None else "" for name in figures]
-        timed = {time["batch"]: f"{time['p50_ms']:.3g}, {time['p95_ms']:.3g}" for time in each.facts.get("latency") or ()}
-        table.add_row(each.format, status(each.status), *shown, *(timed.get(batch, "") for batch in batches))
+    """One column a format, one line for each figure that any of them has; latencies as the median and the 95th percentile."""
+    table = table_of("", *(each.format for each in found))
+    table.add_row("status", *(status(each.status) for each in found))
+    for name, (title, read) in _FIGURES.items():
+        values = [each.facts.get(name) for each in found]
+        if any(value is not None for value in values):
+            table.add_row(title, *("" if value is None else read(value) for value in values))
+    timed = [{time["batch"]: time for time in each.facts.get("latency") or ()} for each in found]
+    for batch in sorted({batch for times in timed for batch in times}):
+        shown = (f"{times[batch]['p50_ms']:.3g}, {times[batch]['p95_ms']:.3g}" if batch in times else "" for times in timed)
+        table.add_row(f"ms at batch {batch}", *shown)
     return table

@@ -64,7 +64,6 @@ class Calibrator:
 
     def _measured(self) -> Mapping[str, Any] | None:
         settings, folder = self._means.settings, JobFolder(self._means.home.path / "calibration")
-        busy = self._slots.busy
         command = [
             *settings.child, "calibrate", "--device", settings.device, "--threads", str(settings.threads_per_job),
             "--parent", str(os.getpid()), "--nice", str(settings.nice),
@@ -79,7 +78,6 @@ class Calibrator:
             while (ending := child.ended()) is None:  # what it tells is one line, and waits in the pipe
                 if self._means.stopping.wait(_LOOK) or time.monotonic() > deadline:
                     break
-                busy = max(busy, self._slots.busy)
             child.end()
             told = next((event.values for event in child.events() if isinstance(event, Result)), None)
             if self._means.stopping.is_set():
@@ -91,7 +89,7 @@ class Calibrator:
             child.end()
             folder.remove()
         log.info("calibrated %s", settings.device)
-        if not busy:
+        if not self._slots.has_worked:
             part = self._file.with_suffix(".part")
             part.write_text(json.dumps({"of": self._of, "calibration": told}))
             part.replace(self._file)

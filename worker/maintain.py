@@ -136,7 +136,7 @@ class Maintainer:
             return
         if not is_roomy(settings.data, settings.min_free):
             prune(self._means.cache, 0)
-        folders = {settings.data, *([database.file.parent] if database.file else [])}
+        folders = {settings.data, *([database.file.parent] if database.file else []), *([settings.blobs] if settings.blobs else [])}
         if not all(is_roomy(folder, settings.min_free) for folder in folders) or not has_room(database, tenant):
             log.warning("there is no room yet for the jobs that wait for some")
             return

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from core.blobs import BlobStore
 from core.events import File, Log
 from db import life
+from db.access import Tenant
+from db.blobs import Blobs
 from db.crashpoint import crashpoint
 from db.session import Database
 from worker.child import Ending
@@ -46,7 +48,11 @@ class Settlement:
         ]
         canonical = None
         for file in told.inspected.files if told.inspected else ():
-            canonical = self._kept(file)
+            if file.name == "preview":
+                sha256 = self._kept(file)
+                artifacts.append(life.NewArtifact(name="preview.png", format="preview", sha256=sha256, bytes=file.bytes, facts={}))
+            else:
+                canonical = self._kept(file, Blobs(self.database, Tenant(self.claim.job.tenant), large=True))
         result = dict(told.result.values if told.result else {})
         if told.inspected:
             result["report"] = told.inspected.report
@@ -86,9 +92,9 @@ class Settlement:
             raise Ended("lost")
         log.info("handed back job=%s fence=%d state=%s %s", claim.job.id, claim.fence, state, verdict.code or "")
 
-    def _kept(self, file: File) -> str:
+    def _kept(self, file: File, store: BlobStore | None = None) -> str:
         path = self.folder.file(file.path)
-        return self.lease.insist(lambda: keep(path, file.sha256, self.blobs, tick=self.tick))
+        return self.lease.insist(lambda: keep(path, file.sha256, store or self.blobs, tick=self.tick))
 
     def _end_attempt(self, ending: Ending, verdict: Verdict | None) -> None:
         tail = self.folder.tail()

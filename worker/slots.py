@@ -21,6 +21,8 @@ class Slots:
 
     def __init__(self, means: Means) -> None:
         self.ear = Ear(means.settings.deaf)
+        self.has_worked = False
+        """Whether anything was ever claimed here."""
         self._means = means
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(means.settings.slots):
@@ -83,6 +85,7 @@ class Slots:
     def _work(self, slot: int, *, rung: bool) -> None:
         while not self._means.stopping.is_set() and (claim := self._claim()):
             crashpoint("claim.after_commit")
+            self.has_worked = True
             if not rung:
                 self.ear.missed()
             rung = True  # what comes after the first job was not looked for

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from core.blobs import NO_ROOM, BlobStore, Digest, Directory, read_chunks
 from core.errors import Corrupt
@@ -96,11 +96,19 @@ def remove(folder: Path) -> None:
         log.warning("could not delete %s: %s", folder, error)
 
 
-def stage(blobs: Mapping[str, Digest], store: BlobStore, cache: Directory, folder: JobFolder, *, tick: Tick) -> None:
-    """Put every blob at its path in the folder; KeyError where the store lacks one, `Corrupt` where it is not what its name says, `NoRoom`
-    where the disk is full also without what the cache held for other jobs.
+class Filed(BlobStore, Protocol):
+    """A store that may have a blob as a file of its own."""
 
-    A cached blob is read again before it is used: a disk may rot, and a child could have written through a link.
+    def file(self, digest: Digest) -> Path | None:
+        """The file that the bytes are, unverified; None where they are none."""
+
+
+def stage(blobs: Mapping[str, Digest], store: Filed, cache: Directory, folder: JobFolder, *, tick: Tick) -> None:
+    """Put every blob at its path in the folder; KeyError where the store lacks one, `Corrupt` or `CorruptBlob` where it is not what its
+    name says, `NoRoom` where the disk is full also without what the cache held for other jobs.
+
+    A cached blob, and one that is a file of the store on the same disk, is read again before it is used: a disk may rot, and a child
+    could have written through a link.
     """
     try:
         _fetch(blobs, store, cache, folder, tick)
@@ -110,9 +118,11 @@ def stage(blobs: Mapping[str, Digest], store: BlobStore, cache: Directory, folde
         _fetch(blobs, store, cache, folder, tick)
 
 
-def _fetch(blobs: Mapping[str, Digest], store: BlobStore, cache: Directory, folder: JobFolder, tick: Tick) -> None:
+def _fetch(blobs: Mapping[str, Digest], store: Filed, cache: Directory, folder: JobFolder, tick: Tick) -> None:
     with room():
         for relative, digest in blobs.items():
+            if _link_stored(digest, store, folder.path / relative, tick):
+                continue
             if not _intact(cache, digest, tick):
                 cache.put(watched(store.get(digest), tick))
             _link(cache.path(digest), folder.path / relative)
@@ -166,11 +176,28 @@ def _intact(cache: Directory, digest: Digest, tick: Tick) -> bool:
     return True
 
 
+def _link_stored(digest: Digest, store: Filed, target: Path, tick: Tick) -> bool:
+    """Whether the store has the blob as a file that can be linked; it is one with the verified bytes then."""
+    source = store.file(digest)
+    if source is None or not source.is_file() or not _could_link(source, target):
+        return False
+    for _ in watched(store.get(digest), tick):
+        pass
+    return True
+
+
 def _link(source: Path, target: Path) -> None:
+    if not _could_link(source, target):
+        shutil.copyfile(source, target)
+
+
+def _could_link(source: Path, target: Path) -> bool:
+    """Link where the file system lets us: not from one disk to another."""
     target.unlink(missing_ok=True)  # staging may begin again where a database went away in the middle
     try:
         os.link(source, target)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
-        shutil.copyfile(source, target)
+        return False
+    return True

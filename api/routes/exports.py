@@ -7,11 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Caller
 from api.deps import Id, IdempotencyKey, Roomy, Running, Service, find_job
+from api.plain import plain
 from api.portrait import created, portrait, status_of
 from api.problems import Problem, key_reused, not_kept, plain_key, too_many_queued
 from api.shapes import ExportCard, JobCard, Listing
 from api.submission import fingerprint
-from core.spec import ExportFormat
+from core.spec import ExportFormat, JobSpec
 from db import assets, exports, life
 from db.access import Tenant
 from db.exports import Export
@@ -92,17 +93,19 @@ def _source(running: Service, caller: Tenant, id: str) -> Job:
 
 
 def _inputs(running: Service, caller: Tenant, source: Job) -> tuple[dict[str, Any], dict[str, str]]:
-    """The job.json of an export of this student, and the blobs that lie beside it: those of the distillation, and the weights it made."""
+    """The job.json of the distillation and the blobs beside it, with the weights that it made in place of those it began with."""
     made = assets.list_artifacts(running.database, caller, source.id)
     weights = next((each.sha256 for each in made if each.job == source.id and each.name == WEIGHTS), None)
     if weights is None:
         raise Problem(
             409, f"the job {source.id} left no {WEIGHTS} to export", code="not_kept", hint='clone it with "safetensors" among its `exports`'
         )
-    given = source.inputs
-    task = {name: given["task"].get(name) for name in ("spec", "student", "teacher", "dataset", "baseline")}
-    kept = {path: digest for path, digest in given["blobs"].items() if path not in _NOT_FOR_EXPORT}
-    return task | {"test": (source.result or {}).get("test")}, {**kept, "in/student.safetensors": weights}
+    kept = {path: digest for path, digest in source.inputs["blobs"].items() if path not in _NOT_FOR_EXPORT}
+    result = source.result or {}
+    task = {**source.inputs["task"], "test": result.get("test"), "result": result}
+    if epochs := result.get("epochs"):
+        task["baseline"] = plain(running, caller, JobSpec.model_validate(source.spec), epochs)  # it may have been trained since
+    return task, {**kept, "in/student.safetensors": weights}
 
 
 def _named(gone: KeyError, blobs: dict[str, str]) -> Problem:

@@ -1,11 +1,13 @@
 """Whether the service lives, whether it can work, and what it is."""
 
+import fcntl
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Literal
 
 import structlog
@@ -90,15 +92,27 @@ def _broker(running: Service) -> str:
 
 
 def _storage(running: Service) -> str:
-    folder = running.settings.data
-    folder.mkdir(parents=True, exist_ok=True)
+    return f"{_writable(running.settings.data, running)} bytes are free"
+
+
+def _blobs(running: Service) -> str:
+    directory = running.database.directory
+    if directory is None:
+        return "all in the database"
+    return f"large ones in a directory, where {_writable(directory, running)} bytes are free"
+
+
+def _writable(folder: Path, running: Service) -> int:
+    """The free bytes of a folder where a file can be written and locked."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"ready")
         os.fsync(file.fileno())
+        fcntl.flock(file, fcntl.LOCK_EX)
     free = shutil.disk_usage(folder).free
     if free < running.settings.min_free:
         raise RuntimeError(f"{free} bytes are free, {running.settings.min_free} are wanted")
-    return f"{free} bytes are free"
+    return free
 
 
 _CHECKS: dict[str, Callable[[Service], str]] = {
@@ -106,6 +120,7 @@ _CHECKS: dict[str, Callable[[Service], str]] = {
     "migrations": _migrations,
     "broker": _broker,
     "storage": _storage,
+    "blobs": _blobs,
 }
 
 

@@ -1,25 +1,24 @@
-"""Write the student down so that others can use it: one file a format, found by its place, each verified after writing."""
+"""Write the student down so that others can use it: one file a format, found by its place, each verified before it is offered."""
 
 import importlib
 import pkgutil
 import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import Any, Literal
 
 from core.errors import Refused, RetortError
-from core.events import Curve, Exported
+from core.events import Curve
+from core.export.tolerance import Tolerance
+from core.export.trained import Trained
 from core.networks import Family
-from core.taps import Tapped
 
 
 class Unfaithful(RetortError):
-    """An export that does not compute what the trained student computes: our fault, and never offered."""
+    """Weights that were written and do not compute what the trained student computes: our fault, and never offered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,10 +26,12 @@ class Facts:
     """What an export says about the student besides its weights.
 
     `normalization` is {"mean", "std"} in data units, None where the network takes the data as it is; `range` is the data's own;
-    `test` holds the student's figures on the test split after the last epoch ("accuracy", "loss", "n"), `teacher` the teacher's on
-    the same images where there was one ("accuracy", "n", "parameters", "bytes"); `curves` are those of "student" and "teacher" by the
-    name of their measure, where some were asked for; `spec` is the whole job spec; `epochs` counts all fits; `hardware` names what
-    trained it.
+    `test` holds the student's figures on the test split after the last epoch ("n", and "accuracy" and "loss" where the data has labels),
+    `teacher` the teacher's on the same images where there was one ("accuracy", "n", "parameters", "flops", "bytes"); `baseline` the
+    figures of the same job without a teacher where there is one ("job", "accuracy", "n", "seed"); `curves` are those of "student" and
+    "teacher" by the name of their measure, where some were asked for; `spec` is the whole job spec; `epochs` counts all fits; `parameters`
+    counts what learns and `flops` is one forward pass of one input; `digests` are the sha256 of what the student was made from; `hardware`
+    names what trained it.
     """
 
     name: str
@@ -40,38 +41,65 @@ class Facts:
     range: tuple[float, float]
     test: Mapping[str, float]
     teacher: Mapping[str, float] | None
+    baseline: Mapping[str, Any] | None = None
     curves: Mapping[str, Mapping[str, Curve]]
     spec: Mapping[str, Any]
     seed: int
     epochs: int
+    parameters: int
+    flops: int
+    digests: Mapping[str, str] = field(default_factory=dict)
     hardware: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One form in which a student is offered.
+
+    `files` are what `write` leaves in the folder, the model first; `needs` the packages that it imports, all of the extra "export";
+    `lines` the Python that defines `predict(x)`, which the card prints and the verification runs; `takes` what x is: a torch tensor or a
+    numpy array; `normalizes` whether the network's normalisation is inside; `calibrates` whether training inputs decide how it rounds;
+    `warning` what to know before one loads it.
+    """
+
+    files: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    takes: Literal["torch", "numpy"] = "torch"
+    normalizes: bool = True
+    calibrates: bool = False
+    tolerance: Tolerance
+    write: Callable[[Trained, Path], None]
+    lines: Callable[[Family, Mapping[str, Sequence[float]] | None, int], str]
+    warning: str = ""
+
+
+@cache
+def formats() -> Mapping[str, Format]:
+    """Every format by the name of its file: what has a `FORMAT`."""
+    modules = {place.name: importlib.import_module(f"{__name__}.{place.name}") for place in pkgutil.iter_modules(__path__)}
+    return {name: module.FORMAT for name, module in sorted(modules.items()) if hasattr(module, "FORMAT")}
+
+
+def require(asked: Iterable[str]) -> None:
+    """Raise `Refused` at /exports/k for a format that does not exist or whose packages are not installed here."""
+    for k, name in enumerate(asked):
+        if name not in formats():
+            raise Refused(f"/exports/{k}", f"there is no export format {name!r}", hint=f"the formats are {', '.join(formats())}")
+        if missing := [package for package in formats()[name].needs if util.find_spec(package) is None]:
+            hint = "the operator installs the extra: pip install 'retort-service[export]'; or leave this format out"
+            raise Refused(f"/exports/{k}", f"the worker lacks {' and '.join(missing)}, which {name} needs", hint=hint)
 
 
 def versions() -> dict[str, str]:
     """What the figures were made with."""
-    packages = {
-        name: metadata.version(package) for name, package in (("torch", "torch"), ("safetensors", "safetensors"), ("numpy", "numpy"))
-    }
+    packages = {name: _version(name) for name in ("torch", "safetensors", "numpy")}
+    optional = {name: _version(name) for name in ("onnx", "onnxscript", "onnxruntime", "torchao") if util.find_spec(name)}
+    # Without its distribution, `core` alone was copied to a machine.
+    return {"retort": _version("retort-service"), "python": platform.python_version(), **packages, **optional}
+
+
+def _version(distribution: str) -> str:
     try:
-        own = metadata.version("retort-service")
-    except metadata.PackageNotFoundError:  # `core` alone, copied to a machine
-        own = "not installed"
-    return {"retort": own, "python": platform.python_version(), **packages}
-
-
-@cache
-def formats() -> Mapping[str, Callable[..., Exported]]:
-    """Every format by the name of its file: what has a function `write(student, *, facts, out, sample) -> Exported`."""
-    modules = {place.name: importlib.import_module(f"{__name__}.{place.name}") for place in pkgutil.iter_modules(__path__)}
-    return {name: module.write for name, module in sorted(modules.items()) if hasattr(module, "write")}
-
-
-def export(format: str, student: Tapped, *, facts: Facts, out: Path, sample: Tensor) -> Exported:
-    """Write `student` in one format to `out`/export, read it back and compare; `out` is the job folder's.
-
-    `sample` (B, ...) in data range is what the reloaded network is compared on. `Refused` at /exports for an unknown format,
-    `Unfaithful` where the file does not compute what the student computes.
-    """
-    if format not in formats():
-        raise Refused("/exports", f"there is no export format {format!r}", hint=f"the formats are {', '.join(formats())}")
-    return formats()[format](student, facts=facts, out=out, sample=sample)
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"

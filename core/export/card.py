@@ -1,37 +1,92 @@
-"""The model card: what the student is, how good it is beside its teacher, how it was made, and the lines that load it."""
+"""The model card: what the student is and how good beside its teacher, how it was made, its files, the lines that load them."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from core.events import Curve
-from core.export import Facts
+from core.export import Facts, formats
+
+Latency = Sequence[Mapping[str, float]]
 
 
-def card(facts: Facts, measured: Mapping[str, float], versions: Mapping[str, str]) -> str:
-    """Markdown. `measured` holds the student's "parameters" and "bytes"; every figure comes with its n, seed, versions and hardware."""
+def card(
+    facts: Facts, exports: Sequence[Mapping[str, Any]], versions: Mapping[str, str], *, threads: int, teacher: Latency | None = None
+) -> str:
+    """Markdown with the front matter of the Hub. `exports` are {"format", "refused", "facts"}, `teacher` is the teacher's latency; every
+    figure comes with its n, seed, versions and hardware."""
     shape = ", ".join(str(extent) for extent in facts.family.input)
     low, high = facts.range
-    rows = [_row("student", {**facts.test, **measured})]
-    if facts.teacher is not None:
-        rows.insert(0, _row("teacher", facts.teacher))
+    offered = [each for each in exports if each["refused"] is None]
     return _PAGE.format(
+        front=_front(facts),
         name=_line(facts.name),
         family=facts.family.family,
         classes=facts.family.classes,
-        rows="\n".join(rows),
+        rows="\n".join(_rows(facts, offered)),
+        gain=_gained(facts),
         measured="".join([_boundary(facts.test), *_curves(facts)]),
         made=_made(facts),
         seed=facts.seed,
         hardware=_line(facts.hardware),
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
-        load=_load(facts),
+        files=_files(offered, [each for each in exports if each["refused"] is not None], teacher),
+        load="\n".join(_loads(facts, offered, threads)),
         takes=f"float32, shape (batch, {shape}), values in [{low:g}, {high:g}]",
+        limits="\n".join(f"- {limit}" for limit in _limits(facts)),
     )
 
 
-def _row(who: str, values: Mapping[str, float]) -> str:
-    accuracy = f"{100 * values['accuracy']:.2f} %" if "accuracy" in values else "not measured"
-    counts = (f"{int(values[name]):,}" if name in values else "" for name in ("n", "parameters", "bytes"))
-    return f"| {who} | {accuracy} | {' | '.join(counts)} |"
+def gain(facts: Facts) -> float | None:
+    """The student's accuracy less that of the same student without a teacher; None where either is not known."""
+    if facts.baseline is None or facts.baseline.get("accuracy") is None or "accuracy" not in facts.test:
+        return None
+    return float(facts.test["accuracy"] - facts.baseline["accuracy"])
+
+
+def _front(facts: Facts) -> str:
+    """The Hub's front matter as YAML, whose strings may be JSON's. The licence is for a person to state."""
+    methods = [str(method.get("name", "")) for method in facts.spec.get("methods", ())]
+    kind = "image" if len(facts.family.input) == 3 else "tabular"
+    tags = list(dict.fromkeys(["retort", *(["knowledge-distillation"] if methods else []), facts.family.family, *methods]))
+    lines = ["library_name: pytorch", f"pipeline_tag: {kind}-classification", f"tags: {json.dumps(tags)}", "metrics: [accuracy]"]
+    return "\n".join(["# license: state it here", *lines])
+
+
+def _rows(facts: Facts, offered: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    size = next((each["facts"]["bytes"] for each in offered if each["format"] == "safetensors"), None)
+    if facts.teacher is not None:
+        yield _row("teacher", facts.teacher)
+    yield _row("student", {**facts.test, "parameters": facts.parameters, "flops": facts.flops, "bytes": size})
+    if facts.baseline is not None:
+        yield _row("the same without a teacher", facts.baseline)
+
+
+def _row(who: str, values: Mapping[str, Any]) -> str:
+    counts = (f"{int(values[name]):,}" if values.get(name) is not None else "" for name in ("n", "parameters", "flops", "bytes"))
+    return f"| {who} | {_percent(values.get('accuracy'))} | {' | '.join(counts)} |"
+
+
+def _percent(share: float | None) -> str:
+    return "not measured" if share is None else f"{100 * share:.2f} %"
+
+
+def _gained(facts: Facts) -> str:
+    if not facts.spec.get("methods"):
+        return "This is the baseline itself: no teacher taught it."
+    gained = gain(facts)
+    if gained is None:
+        return (
+            "Whether the teacher helped is not known: the same student was not trained without one. `POST /v1/jobs/{id}/baseline`, or "
+            "`--baseline` when one submits, trains it; a job submitted after that says its gain."
+        )
+    assert facts.baseline is not None
+    of = f"job {_line(str(facts.baseline.get('job', '')))}, seed {facts.baseline.get('seed')}, {facts.baseline.get('n')} images"
+    word = "gain" if gained > 0 else "no gain"
+    return (
+        f"**{word}: {100 * gained:+.2f} points** against the same student, data and epochs without a teacher ({of}). One seed each: "
+        "the difference of two seeds of one job can be as large."
+    )
 
 
 def _curves(facts: Facts) -> Iterator[str]:
@@ -64,22 +119,70 @@ def _boundary(test: Mapping[str, float]) -> str:
 
 
 def _made(facts: Facts) -> str:
-    names = [_line(str(method.get("name", ""))) for method in facts.spec.get("methods", ())]
-    how = f"distilled with {' + '.join(names)}" if names else "trained on the labels alone, without a teacher"
-    chosen, total = facts.spec.get("dataset", {}).get("classes"), facts.family.classes
+    methods = [_method(method) for method in facts.spec.get("methods", ())]
+    how = f"distilled with {' + '.join(methods)}" if methods else "trained on the labels alone, without a teacher"
+    data = facts.spec.get("dataset", {})
+    chosen, total = data.get("classes"), facts.family.classes
     some = f"{len(chosen or ())} of the {total} classes alone: the figures take no other output for an answer"
+    teacher = facts.spec.get("teacher")
+    sources = " and ".join(f"the {what} `{_line(str(said))}`" for what, said in (("teacher", teacher), ("dataset", data.get("id"))) if said)
     return (
-        f"The student was {how}, {facts.epochs} epochs in all; `provenance.json` has the whole job spec. It was trained and tested on "
-        f"{some if chosen else f'all {total} classes'}."
+        f"The student was {how}, {facts.epochs} epochs in all{f', from {sources}' if sources else ''}; `provenance.json` has the whole job "
+        f"spec and the digest of everything that went in. It was trained and tested on {some if chosen else f'all {total} classes'}."
     )
 
 
-def _load(facts: Facts) -> str:
-    if facts.normalization is None:
-        return "logits = network(x)"
-    tail = ".view(-1, 1, 1)" if len(facts.family.input) == 3 else ""
-    mean, std = (f"torch.tensor({list(facts.normalization[name])}){tail}" for name in ("mean", "std"))
-    return f"logits = network((x - {mean}) / {std})"
+def _method(method: Mapping[str, Any]) -> str:
+    """A method with its parameters, as one line."""
+    said = {name: value for name, value in method.items() if name != "name" and isinstance(value, (bool, int, float, str))}
+    parameters = ", ".join(f"{name}={value}" for name, value in said.items())
+    return _line(str(method.get("name", "")) + (f" ({parameters})" if parameters else ""))
+
+
+def _files(offered: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, Any]], teacher: Latency | None) -> str:
+    if not offered and not refused:
+        return "No file was asked for.\n"
+    lines = [_FILES]
+    for each in offered:
+        facts = each["facts"]
+        accuracy = _percent(facts.get("accuracy"))
+        apart = f"{100 * facts['top1_agreement']:.2f} % of {facts['compared']:,} | {facts['max_abs_diff']:.2g}"
+        lines.append(f"| `{facts['file']}` | {facts['bytes']:,} | {accuracy} | {apart} | {_latencies(facts['latency'])} |")
+    if teacher:
+        lines.append(f"| the teacher | | | | | {_latencies(teacher)} |")
+    threads = {each["facts"]["threads"] for each in offered}
+    n = sorted({int(row["n"]) for each in offered for row in each["facts"]["latency"]})
+    if threads:
+        lines.append(
+            f"\nEach file was loaded in a fresh process by the lines below, on the CPU, threads: {' or '.join(map(str, sorted(threads)))}, "
+            f"and compared with the trained student on test inputs; times are of {n[0]} to {n[-1]} calls after a warmup.\n"
+        )
+    for each in refused:
+        lines.append(f"`{each['format']}` is not offered: {_line(each['refused'])}.\n")
+    return "\n".join(lines)
+
+
+def _latencies(rows: Latency) -> str:
+    return " | ".join(f"{row['p50_ms']:.2f} / {row['p95_ms']:.2f}" for row in rows)
+
+
+def _loads(facts: Facts, offered: Sequence[Mapping[str, Any]], threads: int) -> Iterator[str]:
+    for each in offered:
+        form = formats()[each["format"]]
+        array = "a torch tensor" if form.takes == "torch" else "a numpy array"
+        warning = f"\nTake care: {form.warning}.\n" if form.warning else ""
+        lines = form.lines(facts.family, facts.normalization, threads)
+        yield f"### {each['format']}\n{warning}\n`x` is {array}.\n\n```python\n{lines}```\n"
+
+
+def _limits(facts: Facts) -> Iterator[str]:
+    yield "One seed: another would give other figures, and how far apart they lie was not measured."
+    yield "The test split is of the same source as the training data; other data may be answered much worse."
+    if not {"fgsm", "parameter_noise"} & {name for found in facts.curves.values() for name in found}:
+        yield "Robustness was not measured."
+    yield "Calibration of the probabilities, and fairness between groups, were not measured."
+    if "accuracy" not in facts.test:
+        yield "The data has no labels: what is known is how often the student answers as its teacher does, not how often it is right."
 
 
 def _line(text: str) -> str:
@@ -92,29 +195,36 @@ _MEASURES = {
     "parameter_noise": ("Test accuracy (%) with Gaussian noise of deviation epsilon on every parameter:", "epsilon"),
 }
 
-_PAGE = """# {name}
+_FILES = """| file | bytes | test accuracy | same top-1 as the student | largest difference | ms at batch 1, p50 / p95 | at batch 32 |
+|---|---:|---:|---:|---:|---:|---:|"""
+
+_PAGE = """---
+{front}
+---
+
+# {name}
 
 A `{family}` network for {classes} classes, made with Retort.
 
-| | test accuracy | images | parameters | bytes |
-|---|---:|---:|---:|---:|
+| | test accuracy | images | parameters | FLOPs an input | bytes |
+|---|---:|---:|---:|---:|---:|
 {rows}
+
+{gain}
 
 The figures are those of the last epoch, on the test split, which was read once. {made}
 Seed {seed}; {hardware}; {versions}. One seed says little about another.
 {measured}
+## Files
+
+{files}
 ## Load it
 
-It needs PyTorch and safetensors; `network.py` lies beside this file.
+`x` is {takes}. What is called safetensors is normalised by the lines, the other files hold their normalisation. `config.json` names the
+classes in the order of the logits; `sha256sum -c SHA256SUMS` checks the files.
 
-```python
-import torch
-from safetensors.torch import load_file
-from network import build
-network = build().eval()
-network.load_state_dict(load_file("model.safetensors"))
 {load}
-```
+## Limits
 
-`x` is {takes}. `config.json` names the classes in the order of the logits; `sha256sum -c SHA256SUMS` checks the files.
+{limits}
 """

@@ -10,17 +10,22 @@ from torch import nn
 Shape = tuple[int, ...]
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
-_Positive = Annotated[int, Field(ge=1, le=64)]
-_Natural = Annotated[int, Field(ge=0, le=64)]
+_Height = Annotated[int, Field(title="height", ge=1, le=64)]
+_Width = Annotated[int, Field(title="width", ge=1, le=64)]
+_Either = Annotated[int, Field(ge=1, le=64)]
 
 
 def _both(value: object) -> object:
     return (value, value) if isinstance(value, int) else value
 
 
-Sizes = Annotated[tuple[_Positive, _Positive], BeforeValidator(_both, json_schema_input_type=_Positive | tuple[_Positive, _Positive])]
+Sizes = Annotated[tuple[_Height, _Width], BeforeValidator(_both, json_schema_input_type=_Either | tuple[_Height, _Width])]
 """(height, width), or one number for both."""
-Margins = Annotated[tuple[_Natural, _Natural], BeforeValidator(_both, json_schema_input_type=_Natural | tuple[_Natural, _Natural])]
+
+_AtHeight = Annotated[int, Field(title="height", ge=0, le=64)]
+_AtWidth = Annotated[int, Field(title="width", ge=0, le=64)]
+_AtEither = Annotated[int, Field(ge=0, le=64)]
+Margins = Annotated[tuple[_AtHeight, _AtWidth], BeforeValidator(_both, json_schema_input_type=_AtEither | tuple[_AtHeight, _AtWidth])]
 """(above and below, left and right), or one number for both."""
 
 

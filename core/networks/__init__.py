@@ -22,7 +22,9 @@ from core.layers import Shape as Shape
 
 Extent = Annotated[int, Field(ge=1, le=4096)]
 """One extent of an input: channels, height, width or features."""
-ImageShape = tuple[Extent, Extent, Extent]
+ImageShape = tuple[
+    Annotated[Extent, Field(title="channels")], Annotated[Extent, Field(title="height")], Annotated[Extent, Field(title="width")]
+]
 """(channels, height, width), without the batch."""
 LARGEST = 1_000_000_000
 """Networks with more parameters, and terms that bring more, are refused: four gigabytes of weights, three times that to train them."""
@@ -46,8 +48,8 @@ class Family(BaseModel):
     """The paper, or where the shape comes from."""
     network: ClassVar[type[nn.Module]]
     """What `build` makes; forward takes x (B, *input) and gives logits (B, classes)."""
-    foreign: ClassVar[bool] = False
-    """Whether another library makes the network: what that refuses, the person asked for."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """The packages that make the network, beside torch: what they refuse, the person asked for."""
 
     family: str
     input: Annotated[tuple[Extent, ...], Field(min_length=1, max_length=3, description="The shape of one input, without the batch.")]
@@ -131,10 +133,12 @@ def _placed(loc: tuple[str | int, ...], sent: object, model: type[BaseModel]) ->
     """Where in what was sent pydantic means, which also names the branches of unions that it took, and the model that describes it."""
     place: list[str | int] = []
     for k, part in enumerate(loc):
-        there = isinstance(sent, Mapping) and (part in sent or k == len(loc) - 1)
-        if there or (isinstance(sent, list | tuple) and isinstance(part, int)):
+        if isinstance(sent, Mapping) and (part in sent or k == len(loc) - 1):
             place.append(part)
-            sent = sent.get(part) if isinstance(sent, Mapping) else sent[part] if part < len(sent) else None
+            sent = sent.get(part)
+        elif isinstance(sent, list | tuple) and isinstance(part, int):
+            place.append(part)
+            sent = sent[part] if part < len(sent) else None
         elif part in LAYERS:
             model = LAYERS[str(part)]
     return place, model

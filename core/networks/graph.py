@@ -60,7 +60,7 @@ class Graph(Family):
     (classes,). A node's name is the name of its module: `conv1.weight` is a weight, `conv1` and `conv1:in` are taps.
     """
 
-    reference: ClassVar[str] = "your own"
+    reference: ClassVar[str] = "whoever declares it"
     network: ClassVar[type[nn.Module]] = Network
 
     family: Literal["graph"] = "graph"

@@ -1,6 +1,8 @@
 """A network of timm by its name, where timm is installed; its weights are fresh, for nothing is downloaded."""
 
 import difflib
+import importlib
+import inspect
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -15,17 +17,52 @@ from torch import nn
 from core.errors import Refused
 from core.networks import Family, ImageShape
 
+KEPT: list[torch.library.Library] = []
+"""What is declared to torch lives as long as this."""
+
+
+def mend_torchvision() -> None:
+    """Declare two operators of torchvision's compiled part where it does not load, as one made for CUDA beside a torch without it.
+
+    timm imports torchvision, which would fail for them, and no network calls them.
+    """
+    spec = find_spec("torchvision")
+    if KEPT or "torchvision" in sys.modules or spec is None:
+        return
+    for place in spec.submodule_search_locations or ():
+        for compiled in Path(place).glob("_C*"):
+            try:
+                torch.ops.load_library(compiled)
+            except OSError:
+                continue
+            return
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    KEPT.append(library)
+
+
 _SOURCE = '''"""The student's network. It needs timm: pip install timm torchvision."""
 
-import timm
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
 from torch import nn
 
+KEPT: list[torch.library.Library] = []
+
+
+{mend}
 
 def build() -> nn.Module:
+    mend_torchvision()
+    import timm
+
+    timm.layers.set_fused_attn(False)  # as it was trained
     return timm.create_model({arguments})
 '''
-_KEPT: list[torch.library.Library] = []
-"""What is defined here lives as long as this."""
 
 
 class Timm(Family):
@@ -37,7 +74,7 @@ class Timm(Family):
 
     reference: ClassVar[str] = "Wightman, PyTorch Image Models, 2019, doi:10.5281/zenodo.4414861"
     network: ClassVar[type[nn.Module]] = nn.Module
-    foreign: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("timm", "torchvision")
 
     family: Literal["timm"] = "timm"
     input: Annotated[ImageShape, Field(description="(channels, height, width), without the batch.")]
@@ -68,7 +105,8 @@ class Timm(Family):
         return network
 
     def source(self) -> str:
-        return _SOURCE.format(arguments=f"{self.name!r}, {_told(self.arguments())}")
+        arguments = f"{self.name!r}, {_told(self.arguments())}"
+        return _SOURCE.format(mend=inspect.getsource(mend_torchvision), arguments=arguments)
 
 
 def library() -> ModuleType:
@@ -77,32 +115,10 @@ def library() -> ModuleType:
         raise Refused(
             "/architecture/family", "timm is not installed here", hint="where the workers run: pip install 'retort-service[timm]'"
         )
-    _mend_torchvision()
-    import timm
-
+    mend_torchvision()
+    timm: ModuleType = importlib.import_module("timm")
     timm.layers.set_fused_attn(False)  # the fused kernels cannot be differentiated twice, as `jacobian` and its like do
     return timm
-
-
-def _mend_torchvision() -> None:
-    """Declare the operators of torchvision's compiled part where that cannot be loaded, as one made for CUDA beside a torch without it.
-
-    timm imports torchvision, which fails then for operators on boxes that no network of timm calls.
-    """
-    spec = find_spec("torchvision")
-    if _KEPT or "torchvision" in sys.modules or spec is None:
-        return
-    for place in spec.submodule_search_locations or ():
-        for compiled in Path(place).glob("_C*"):
-            try:
-                torch.ops.load_library(compiled)
-            except OSError:
-                continue
-            return
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _KEPT.append(library)
 
 
 def _told(arguments: Mapping[str, Any]) -> str:

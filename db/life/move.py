@@ -72,7 +72,7 @@ def _settle_asset(tx: Connection, inspected: Job) -> None:
 
 
 def _forget_checkpoints(tx: Connection, cancelled: Job) -> None:
-    """The wish to keep nothing, whoever ended the job. The bytes have no name from here on; the next `blobs.sweep` takes them apart."""
+    """The wish to keep nothing, whoever ended the job. The bytes have no name from here on; the next `garbage.sweep` takes them apart."""
     tx.execute(sa.update(job).where(job.c.id == cancelled.id).values(checkpoint_done=None))
     dropped = sa.delete(checkpoint).where(checkpoint.c.job_id == cancelled.id).returning(checkpoint.c.blob)
     unused = [id for digest in sorted(tx.execute(dropped).scalars()) for id in forget(tx, cancelled.tenant, digest)]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from retort import render, render_sweep
+from retort import render, render_plan, render_sweep
 from retort.client import Assets, Client
 from retort.commands import sweeps
 from retort.commands.follow import attend
@@ -77,7 +77,7 @@ def submit(
         raise Misused("nothing to submit", hint="name a file with -f, a --preset, or --student and --dataset")
     if dry_run:
         planned = client.jobs.plan(spec)
-        session.answer(planned, render.plan(planned))
+        session.answer(planned, render_plan.plan(planned))
         return
     made = [client.jobs.create(spec)]
     session.say(f"submitted {made[0].id}")

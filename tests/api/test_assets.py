@@ -12,6 +12,9 @@ from core.networks import parse
 from db import assets, jobs, life
 from db.session import Database
 from tests.api.lab import ONE_DATABASE, STUDENT, TEACHER, Lab, User, anatomy_report, claim_of, equip, inspected, upload, weights
+from tests.core.declared import residual
+
+DECLARED: dict[str, Any] = {"family": "graph", "input": [3, 8, 8], "classes": 10, "nodes": residual(10)}
 
 
 def teacher_body(http: httpx.Client, **more: Any) -> dict[str, Any]:
@@ -75,6 +78,9 @@ def test_a_rejected_asset_says_why(http: httpx.Client, database: Database) -> No
         ({**TEACHER, "classes": 1}, "/architecture/classes", ""),
         ({**TEACHER, "hidden": [10**9]}, "/architecture/hidden/0", ""),
         ({"family": "resnet", "depth": 21, "input": [3, 32, 32], "classes": 10}, "/architecture/depth", ""),
+        ({**DECLARED, "nodes": residual(9)}, "/architecture/nodes/20", "10 features"),
+        ({**DECLARED, "nodes": [*residual(10)[:12], *residual(10)[13:]]}, "/architecture/nodes/12/from/1", ""),
+        ({**DECLARED, "nodes": [{"name": "a", "op": "conv2"}]}, "/architecture/nodes/0/op", "conv2d"),
     ],
 )
 def test_an_architecture_that_cannot_be_is_refused_by_field(
@@ -85,6 +91,21 @@ def test_an_architecture_that_cannot_be_is_refused_by_field(
     assert [each["pointer"] for each in answer.json()["errors"]] == [pointer]
     assert hint in answer.json()["hint"]
     assert http.get("/v1/architectures").json()["data"] == []
+
+
+def test_a_declared_network_is_kept_as_it_was_understood_and_its_report_tells_what_it_costs(
+    http: httpx.Client, user: User, database: Database
+) -> None:
+    asset = http.post("/v1/architectures", json={"name": "a", "architecture": DECLARED}).json()
+    kept = asset["request"]["architecture"]
+    assert (kept["nodes"][0]["kernel"], kept["nodes"][5]["from"]) == ([3, 3], ["relu1", "bn2"])
+    inspected(database, user, asset, report=anatomy_report(kept))
+    anatomy = http.get(f"/v1/architectures/{asset['id']}").json()["report"]["anatomy"]
+    assert anatomy["parameters"] == sum(parameter.numel() for parameter in parse(DECLARED).build().parameters())
+    assert min(anatomy["flops"], anatomy["activations"]) > 0
+    assert {each["tap"]: each["shape"] for each in http.get(f"/v1/architectures/{asset['id']}/taps").json()["data"]} == shapes_seen(
+        DECLARED
+    )
 
 
 def test_an_asset_needs_an_upload_that_is_there_whole_and_meant_for_it(http: httpx.Client) -> None:

@@ -17,7 +17,7 @@ def checks(url: str) -> tuple[int, dict[str, bool]]:
 
 def test_a_service_that_has_all_it_needs_is_ready(url: str) -> None:
     assert httpx.get(f"{url}/livez", trust_env=False).json() == {"status": "ok"}
-    assert checks(url) == (200, {"database": True, "migrations": True, "broker": True, "storage": True})
+    assert checks(url) == (200, {"database": True, "migrations": True, "broker": True, "storage": True, "blobs": True})
 
 
 def test_health_and_version_need_no_key(url: str) -> None:
@@ -54,3 +54,20 @@ def test_without_room_on_the_disk_it_is_not_ready(serve: Callable[[Settings], st
     status, named = checks(serve(settings.model_copy(update={"min_free": 1 << 60})))
     assert status == 503
     assert [name for name, ok in named.items() if not ok] == ["storage"]
+
+
+def test_it_says_where_large_blobs_lie_and_is_not_ready_where_they_cannot(
+    url: str, serve: Callable[[Settings], str], settings: Settings, tmp_path: Path
+) -> None:
+    assert told(url, "blobs") == (True, "all in the database")
+    ok, detail = told(serve(settings.model_copy(update={"blobs": tmp_path / "blobs"})), "blobs")
+    assert ok
+    assert detail.startswith("large ones in a directory")
+    (tmp_path / "file").write_text("no folder")
+    assert told(serve(settings.model_copy(update={"blobs": tmp_path / "file"})), "blobs")[0] is False
+
+
+def told(url: str, name: str) -> tuple[bool, str]:
+    """What /readyz says of one thing."""
+    found = {check["name"]: check for check in httpx.get(f"{url}/readyz", trust_env=False).json()["checks"]}
+    return found[name]["ok"], found[name]["detail"]

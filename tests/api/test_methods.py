@@ -2,6 +2,7 @@
 
 import httpx
 import jsonschema
+import pytest
 
 from api.routes.methods import preset_card
 from core.methods import catalogue
@@ -11,6 +12,7 @@ from core.presets import presets
 from core.spec import JobSpec
 from db import workers
 from db.session import Database
+from tests.core.declared import residual
 
 
 def test_every_method_is_told_with_a_schema_that_its_defaults_meet(http: httpx.Client) -> None:
@@ -39,6 +41,18 @@ def test_every_family_is_told_with_a_schema_that_a_member_meets(http: httpx.Clie
     schemas = {each["name"]: each["params_schema"] for each in listed}
     network = parse({"family": "mlp", "hidden": [4], "input": [1, 8, 8], "classes": 10})
     jsonschema.validate(network.model_dump(mode="json"), schemas["mlp"])
+
+
+def test_the_schema_of_a_declared_network_knows_the_bounds_of_every_op(http: httpx.Client) -> None:
+    listed = http.get("/v1/architectures/catalog").json()["data"]
+    (schema,) = (each["params_schema"] for each in listed if each["name"] == "graph")
+    jsonschema.Draft202012Validator.check_schema(schema)
+    described = {"family": "graph", "input": [3, 8, 8], "classes": 10, "nodes": residual(10)}
+    jsonschema.validate(described, schema)
+    jsonschema.validate(parse(described).model_dump(mode="json"), schema)
+    for wrong in ({"kernel": 65}, {"kernel": [3, 0]}, {"channels": 0}, {"op": "conv3d"}, {"features": 3}, {"from": "input"}, {"name": "A"}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**described, "nodes": [{**described["nodes"][0], **wrong}, *described["nodes"][1:]]}, schema)
 
 
 def test_every_preset_is_listed_and_told_with_a_spec_that_only_lacks_the_ids(http: httpx.Client) -> None:

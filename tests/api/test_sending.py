@@ -4,7 +4,6 @@ import base64
 import hashlib
 from collections.abc import Iterator
 
-import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 from starlette.testclient import TestClient
@@ -18,7 +17,7 @@ TAG = '"v1"'
 
 
 @pytest.fixture(scope="module")
-def http() -> Iterator[httpx.Client]:
+def http() -> Iterator[TestClient]:
     """A service with two files: one of ten bytes, and one of none."""
     app = FastAPI()
     problems.install(app)
@@ -53,14 +52,14 @@ def http() -> Iterator[httpx.Client]:
         ("BYTES= 2-4 ", b"234", "bytes 2-4/10"),
     ],
 )
-def test_a_range_is_sent_alone_and_says_which_it_is(asked: str, body: bytes, content_range: str, http: httpx.Client) -> None:
+def test_a_range_is_sent_alone_and_says_which_it_is(asked: str, body: bytes, content_range: str, http: TestClient) -> None:
     answer = http.get("/ten", headers={"Range": asked})
     assert (answer.status_code, answer.content, answer.headers["Content-Range"]) == (206, body, content_range)
     assert (answer.headers["Content-Length"], answer.headers["ETag"]) == (str(len(body)), TAG)
 
 
 @pytest.mark.parametrize("asked", ["bytes=10-", "bytes=10-12", "bytes=99999999999999999999-", "bytes=-0"])
-def test_a_range_behind_the_end_is_refused_with_the_size(asked: str, http: httpx.Client) -> None:
+def test_a_range_behind_the_end_is_refused_with_the_size(asked: str, http: TestClient) -> None:
     answer = http.get("/ten", headers={"Range": asked})
     assert (answer.status_code, answer.headers["Content-Range"]) == (416, "bytes */10")
     assert (answer.json()["code"], answer.json()["fault"]) == ("range_not_satisfiable", "user")
@@ -82,13 +81,13 @@ def test_a_range_behind_the_end_is_refused_with_the_size(asked: str, http: httpx
         "",
     ],
 )
-def test_several_ranges_or_none_that_can_be_read_get_the_whole(asked: str, http: httpx.Client) -> None:
+def test_several_ranges_or_none_that_can_be_read_get_the_whole(asked: str, http: TestClient) -> None:
     answer = http.get("/ten", headers=[(b"range", asked.encode())])
     assert (answer.status_code, answer.content) == (200, DATA)
     assert "Content-Range" not in answer.headers
 
 
-def test_two_range_headers_get_the_whole(http: httpx.Client) -> None:
+def test_two_range_headers_get_the_whole(http: TestClient) -> None:
     assert http.get("/ten", headers=[("Range", "bytes=0-1"), ("Range", "bytes=4-5")]).content == DATA
 
 
@@ -97,17 +96,17 @@ def test_two_range_headers_get_the_whole(http: httpx.Client) -> None:
     [(TAG, 206), ('"v0"', 200), ('W/"v1"', 200), ("Wed, 21 Oct 2026 07:28:00 GMT", 200), ("v1", 200)],
     ids=["the same", "another", "a weak one", "a date", "no tag"],
 )
-def test_a_range_of_another_version_is_not_sent(condition: str, status: int, http: httpx.Client) -> None:
+def test_a_range_of_another_version_is_not_sent(condition: str, status: int, http: TestClient) -> None:
     answer = http.get("/ten", headers={"Range": "bytes=5-", "If-Range": condition})
     assert (answer.status_code, answer.content) == (status, DATA[5:] if status == 206 else DATA)
 
 
-def test_a_range_behind_the_end_of_another_version_gets_the_whole(http: httpx.Client) -> None:
+def test_a_range_behind_the_end_of_another_version_gets_the_whole(http: TestClient) -> None:
     assert http.get("/ten", headers={"Range": "bytes=50-", "If-Range": '"v0"'}).content == DATA
 
 
 @pytest.mark.parametrize("given", [TAG, f'"v0", {TAG}', f"W/{TAG}", "*", f' "v0" ,{TAG} '])
-def test_who_has_the_bytes_need_not_fetch_them(given: str, http: httpx.Client) -> None:
+def test_who_has_the_bytes_need_not_fetch_them(given: str, http: TestClient) -> None:
     for answer in (
         http.get("/ten", headers={"If-None-Match": given, "Range": "bytes=0-1"}),
         http.head("/ten", headers={"If-None-Match": given}),
@@ -115,11 +114,11 @@ def test_who_has_the_bytes_need_not_fetch_them(given: str, http: httpx.Client) -
         assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", TAG)
 
 
-def test_who_has_other_bytes_gets_these(http: httpx.Client) -> None:
+def test_who_has_other_bytes_gets_these(http: TestClient) -> None:
     assert http.get("/ten", headers={"If-None-Match": '"v0", "v1x"'}).content == DATA
 
 
-def test_a_look_says_what_the_download_would_and_knows_no_ranges(http: httpx.Client) -> None:
+def test_a_look_says_what_the_download_would_and_knows_no_ranges(http: TestClient) -> None:
     look, whole = http.head("/ten", headers={"Range": "bytes=2-4"}), http.get("/ten")
     assert (look.status_code, look.content) == (200, b"")
     for name in ("ETag", "Content-Length", "Content-Type", "Content-Disposition", "Accept-Ranges", "Repr-Digest", "Cache-Control"):
@@ -127,12 +126,12 @@ def test_a_look_says_what_the_download_would_and_knows_no_ranges(http: httpx.Cli
     assert whole.headers["Accept-Ranges"] == "bytes"
 
 
-def test_the_digest_of_the_whole_comes_with_every_part(http: httpx.Client) -> None:
+def test_the_digest_of_the_whole_comes_with_every_part(http: TestClient) -> None:
     expected = f"sha-256=:{base64.b64encode(hashlib.sha256(DATA).digest()).decode()}:"
     assert http.get("/ten").headers["Repr-Digest"] == http.get("/ten", headers={"Range": "bytes=-1"}).headers["Repr-Digest"] == expected
 
 
-def test_an_empty_file_has_no_ranges(http: httpx.Client) -> None:
+def test_an_empty_file_has_no_ranges(http: TestClient) -> None:
     assert http.get("/none").content == b""
     assert http.get("/none", headers={"Range": "bytes=-5"}).status_code == 200
     first = http.get("/none", headers={"Range": "bytes=0-"})

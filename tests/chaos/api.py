@@ -33,7 +33,15 @@ class Api:
     def start(self, *, command: Sequence[str] = COMMAND, crash: str | None = None, **chosen: Any) -> Process:
         """Start the API, with `crash` armed to die at that crash point; `chosen` are settings."""
         urls = {"database_url": self.lab.database_url, "broker_url": self.lab.broker_url}
-        settings = {**urls, "data": self.lab.folder / "api", "port": self.port, "worker_living": 5, "shutdown": 1, **chosen}
+        settings = {
+            **urls,
+            "data": self.lab.folder / "api",
+            "port": self.port,
+            "worker_living": 5,
+            "shutdown": 1,
+            "upload_beat": 0.2,
+            **chosen,
+        }
         (self.lab.folder / "api").mkdir(exist_ok=True)
         named = {f"RETORT_{name.upper()}": str(value) for name, value in settings.items()}
         self.process = started = self.lab.start(f"api{self.lab.number('api')}", command, named, crash=crash)

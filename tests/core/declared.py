@@ -39,4 +39,5 @@ def residual(classes: int, *, wider: int = 0, deeper: bool = False) -> list[dict
 
 def required(family: str, classes: int) -> dict[str, Any]:
     """What must be said of a family beside its input and its classes."""
-    return {"graph": {"nodes": residual(classes)}, "timm": {"name": "test_resnet"}}.get(family, {})
+    fields: dict[str, dict[str, Any]] = {"graph": {"nodes": residual(classes)}, "timm": {"name": "test_resnet"}}
+    return fields.get(family, {})

@@ -114,6 +114,12 @@ class Ended(NamedTuple):
         return self.events[-1].values
 
     @property
+    def repeatable(self) -> Mapping[str, Any]:
+        """The result without the times that exports took: what is the same whenever the job runs."""
+        exports = [{**each, "facts": {**each["facts"], "latency": None}} for each in self.result["exports"]]
+        return {**self.result, "exports": exports}
+
+    @property
     def steps(self) -> dict[int, Mapping[str, float]]:
         """What was told of each step, by its number in the job."""
         return {event.done: event.values for event in self.events if isinstance(event, Step)}

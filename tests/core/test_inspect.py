@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save, save_file
 
 from core.anatomy import Anatomy
@@ -22,6 +23,7 @@ from core.events import Event, Inspected, Phase, Result, decode
 from core.inspect import inspect
 from core.wire import Stopped, Wire
 from tests.core.data.pictures import folders, pack
+from tests.core.declared import residual
 from tests.core.folders import NORMALIZATION, TEACHER, inspection, weights_of
 
 WEIGHTS = weights_of(TEACHER, 1)
@@ -61,13 +63,26 @@ def test_an_architecture_is_measured(tmp_path: Path) -> None:
     assert found.report["parameters"] == 4810
 
 
+def test_a_declared_network_is_measured_and_a_name_that_timm_has_not_is_refused_at_its_field(tmp_path: Path) -> None:
+    declared = {"family": "graph", "input": [3, 8, 8], "classes": 10, "nodes": residual(10)}
+    _, found, _ = look(tmp_path, "architecture", {"architecture": declared, "normalization": None})
+    assert isinstance(found, Inspected)
+    anatomy = Anatomy.model_validate(found.report["anatomy"])
+    assert anatomy.taps["add2"] == (16, 4, 4)
+    with pytest.raises(Refused) as refused:
+        look(tmp_path, "architecture", {"architecture": {"family": "timm", "name": "resnet81", "input": [3, 32, 32], "classes": 10}})
+    assert refused.value.where == "/architecture/name"
+
+
 def test_a_dataset_is_brought_into_canonical_form(tmp_path: Path) -> None:
     upload = zipped(tmp_path, folders(train=10))
     _, found, _ = look(tmp_path, "dataset", {"format": "imagefolder", "classes": 2, "class_names": None}, upload)
     assert isinstance(found, Inspected)
     report = DatasetReport.model_validate(found.report)
     assert report.counts == {"train": 16, "test": 4}
-    (file,) = found.files
+    file, preview = found.files
+    with Image.open(tmp_path / preview.path) as image:
+        assert (preview.name, image.format) == ("preview", "PNG")
     written = tmp_path / file.path
     assert (file.name, file.path) == ("dataset", "out/dataset.safetensors")
     assert (file.sha256, file.bytes) == (digest_of(written), written.stat().st_size)

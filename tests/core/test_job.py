@@ -116,7 +116,7 @@ def test_a_child_that_was_killed_resumes_to_the_same_bytes(whole: tuple[Path, En
     assert whole[1].steps == {**told, **resumed.steps}
     assert all(whole[1].steps[number] == values for number, values in told.items())
     assert min(resumed.steps) > done
-    assert resumed.result == whole[1].result
+    assert resumed.repeatable == whole[1].repeatable
 
 
 SUM: dict[str, Any] = {
@@ -154,7 +154,7 @@ def test_a_sum_of_all_methods_killed_in_every_fit_ends_with_the_same_bytes(tmp_p
     assert (last.code, last.log) == (0, "")
     assert student(folder) == student(undisturbed)
     assert {**told, **last.steps} == whole.steps
-    assert last.result == whole.result
+    assert last.repeatable == whole.repeatable
     assert last.result["terms"] == {"jacobian": {"form": "tangent"}, "wasserstein": {"form": "tangent"}}
 
 
@@ -241,8 +241,9 @@ def test_what_a_job_leaves_is_what_it_told(tmp_path: Path) -> None:
     noise = {"name": "parameter_noise", "epsilons": [0.0, 0.1], "draws": 2}
     folder = fill(tmp_path / "job", evaluate=["accuracy", "agreement", "fgsm", noise, {"name": "boundary", "samples": 20}])
     events = here(folder)
-    (exported,) = (event for event in events if isinstance(event, Exported))
-    assert all((folder / file.path).stat().st_size == file.bytes for file in exported.files)
+    exported = [event for event in events if isinstance(event, Exported)]
+    assert [event.format for event in exported] == ["safetensors", "card"]
+    assert all((folder / file.path).stat().st_size == file.bytes for event in exported for file in event.files)
     config = json.loads((folder / "out" / "export" / "config.json").read_text())
     assert (config["architecture"]["family"], config["normalization"]) == ("mlp", NORMALIZATION)
     (test,) = (event for event in events if isinstance(event, Evaluated) and event.split == "test")

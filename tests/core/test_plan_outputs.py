@@ -77,7 +77,7 @@ def test_a_spec_without_a_map_keeps_the_identity_that_it_had_before_there_were_m
 def test_a_method_that_looks_into_a_frozen_teacher_is_refused_with_the_reason(method: Method) -> None:
     found = refusals(spec(KD(), method), FROZEN)
     assert found == [
-        f"/methods/1/name: the method {method.name!r} looks into the teacher, and of this teacher (onnx) there are the logits alone: "
+        f"/methods/1: the method {method.name!r} looks into the teacher, and of this teacher (onnx) there are the logits alone: "
         "no taps, no gradient, no weights"
     ]
 

@@ -72,7 +72,7 @@ def test_the_published_schema_takes_what_the_model_takes() -> None:
         (("teacher",), "arc_1"), (("student", "architecture"), "resnet"), (("student", "weights"), "w"), (("dataset", "id"), "../etc"),
         (("dataset", "validation"), 1.0), (("dataset", "take"), {}), (("dataset", "take"), {"total": 5, "fraction": 0.5}),
         (("dataset", "take", "total"), 0), (("dataset", "views"), 0), (("methods", 0, "temperature"), 0), (("methods", 0, "temprature"), 4),
-        (("methods", 0, "name"), "kdd"), (("recipe", "epochs"), 0), (("recipe", "lr"), 1), (("exports", 0), "onnx"), (("device",), "tpu"),
+        (("methods", 0, "name"), "kdd"), (("recipe", "epochs"), 0), (("recipe", "lr"), 1), (("exports", 0), "pickle"), (("device",), "tpu"),
         (("limits", "seconds"), 0), (("seed",), -1), (("seed",), 2**53), (("metadata", "k" * 65), "v"), (("metadata", "k"), "v" * 513),
         (("evaluate", 0), "vibes"), (("evaluate", 0), {"name": "fgsm", "clamp": 7, "epsilons": []}), (("unknown",), 1),
         (("evaluate", 0), {"name": "vibes"}), (("evaluate",), ["fgsm", {"name": "fgsm"}]),

@@ -12,7 +12,7 @@ from db.assets import list_artifacts
 from db.exports import create_export, list_exports
 from db.life import Job, NewArtifact, TooManyQueued
 from db.session import Database
-from tests.db.given import claimed, reread, running, submitted, uploaded
+from tests.db.given import PROBLEM, claimed, reread, running, submitted, uploaded
 
 
 @pytest.fixture
@@ -35,7 +35,8 @@ def source(database: Database, tenant: Tenant) -> Job:
 
 
 def export(db: Database, tenant: Tenant, source: Job, *formats: str, **more: Any) -> tuple[Job, bool]:
-    return create_export(db, tenant, source, formats=formats, **{"task": {}, "blobs": {}, "max_queued": 9} | more)
+    request: dict[str, Any] = {"task": {}, "blobs": {}, "max_queued": 9}
+    return create_export(db, tenant, source, formats=formats, **request | more)
 
 
 def test_eight_requests_at_once_make_one_job(connected: Callable[[], Database], tenant: Tenant, source: Job) -> None:
@@ -65,6 +66,13 @@ def test_what_is_ready_stays_so_when_an_older_try_is_repeated(database: Database
     done = ends(database, tenant, claimed(database), "onnx")
     assert life.retry_as_new(database, tenant, failed.id) is not None
     assert [(each.status, each.job) for each in list_exports(database, tenant, source) if each.format == "onnx"] == [("ready", done.id)]
+
+
+def test_what_holds_an_export_up_is_told(database: Database, tenant: Tenant, source: Job) -> None:
+    export(database, tenant, source, "onnx")
+    assert life.retry(database, claimed(database), code="native_crash", problem=PROBLEM, backoff=0, max_crashes=1) == "quarantined"
+    told = {each.format: (each.status, each.reason) for each in list_exports(database, tenant, source)}
+    assert told["onnx"] == ("processing", PROBLEM["reason"])
 
 
 def test_a_cancelled_export_is_told_as_rejected(database: Database, tenant: Tenant, source: Job) -> None:

@@ -61,7 +61,7 @@ def test_bytes_that_came_in_parts_are_the_bytes(placed: Database, tenant: Tenant
     done = writer.complete(SHA)
     assert (done.status, done.offset) == ("completed", len(BYTES))
     assert b"".join(Blobs(placed, tenant).get(SHA)) == BYTES
-    assert (Blobs(placed, tenant).path(SHA) is not None) == (placed.directory is not None)
+    assert (Blobs(placed, tenant).file(SHA) is not None) == (placed.directory is not None)
     assert kept(placed) == len(BYTES)
 
 
@@ -173,7 +173,7 @@ def test_bytes_that_the_tenant_has_already_are_kept_once_and_mended(placed: Data
         with placed.begin() as tx:
             tx.execute(sa.delete(blob_chunk).where(blob_chunk.c.i == 1))
     else:
-        Blobs(placed, tenant).path(SHA).unlink()  # type: ignore[union-attr]
+        Blobs(placed, tenant).file(SHA).unlink()  # type: ignore[union-attr]
     sent(placed, tenant, BYTES)
     assert b"".join(Blobs(placed, tenant).get(SHA)) == BYTES
 

@@ -1,6 +1,7 @@
 """From upload to verified download, through the commands that a person types: what every stack must do."""
 
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ class Story:
         files = stack.asked("download", job["id"], "--to", str(tmp_path / "student"))["files"]
         assert {Path(each["path"]).name for each in files} >= {"model.safetensors", "config.json", "README.md", "SHA256SUMS"}
         subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=tmp_path / "student", check=True)
+        with zipfile.ZipFile(stack.asked("download", job["id"], "--bundle", "--to", str(tmp_path))["bundle"]) as bundle:
+            assert {name: bundle.read(name) for name in bundle.namelist()} == {
+                path.relative_to(tmp_path / "student").as_posix(): path.read_bytes() for path in map(Path, (each["path"] for each in files))
+            }
         right, n = count_right(tmp_path / "student" / "model.safetensors", made / "digits.npz", assets["normalization"])
         reported = job["result"]["test"]
         assert (right, n) == (round(reported["accuracy"] * reported["n"]), reported["n"])

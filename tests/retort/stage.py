@@ -67,7 +67,7 @@ def stage(play: Callable[[Request], Answer]) -> Iterator[Stage]:
                 self.wfile.write(piece)
                 self.wfile.flush()
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = handle_any
 
         def log_message(self, format: str, *args: object) -> None:
             """Tests are quiet."""

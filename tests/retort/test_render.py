@@ -6,7 +6,7 @@ import json
 from rich.console import Console
 
 from retort.client import Client
-from retort.render import job, jobs
+from retort.render import assets, job, jobs
 from tests.retort.stage import Answer, script, stage
 
 
@@ -52,3 +52,12 @@ def test_a_result_without_labels_shows_the_agreement_in_the_place_of_accuracy() 
     assert ["agreement", "0.8750", "(n", "=", "8)"] in lines
     assert not any("accuracy" in line for line in lines if line[0] != "job")
     assert ["job_1", "small", "succeeded", "agreement", "0.8750", "(n", "=", "8)"] in [line[:8] for line in lines]
+
+
+def test_a_dataset_without_labels_says_so_in_the_place_of_its_classes() -> None:
+    report = {"classes": 0, "labelled": False, "counts": {"train": 80, "test": 20}}
+    raw = {"object": "dataset", "id": "ds_1", "name": "u", "status": "ready", "report": report, "created_at": None}
+    shown = Console(width=100, file=io.StringIO())
+    with stage(script(Answer(200, json.dumps({"data": [raw], "has_more": False}).encode()))) as service:
+        shown.print(assets(Client(service.url, key="k").datasets.list()))
+    assert "no labels, 80 train, 20 test" in shown.file.getvalue()  # type: ignore[attr-defined]

@@ -1,5 +1,7 @@
 """The job folder, the cache, and the way between them."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,23 @@ def nothing() -> None:
     """A tick."""
 
 
+class Far(Directory):
+    """A store whose bytes are nobody's files, as those in a database."""
+
+    def file(self, digest: str) -> Path | None:
+        return None
+
+
+class Near(Directory):
+    """A store on this disk."""
+
+    def file(self, digest: str) -> Path | None:
+        return self.path(digest)
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Directory:
-    return Directory(tmp_path / "store")
+def store(tmp_path: Path) -> Far:
+    return Far(tmp_path / "store")
 
 
 @pytest.fixture
@@ -29,7 +45,7 @@ def folder(tmp_path: Path) -> JobFolder:
     return JobFolder(tmp_path / "job")
 
 
-def test_a_blob_is_fetched_once_and_linked_after(store: Directory, cache: Directory, tmp_path: Path) -> None:
+def test_a_blob_is_fetched_once_and_linked_after(store: Far, cache: Directory, tmp_path: Path) -> None:
     digest = store.put([b"teacher"])
     first, second = JobFolder(tmp_path / "first"), JobFolder(tmp_path / "second")
     stage({"in/teacher.safetensors": digest}, store, cache, first, tick=nothing)
@@ -40,7 +56,7 @@ def test_a_blob_is_fetched_once_and_linked_after(store: Directory, cache: Direct
     assert staged.samefile(cache.path(digest))
 
 
-def test_a_cached_blob_that_went_bad_is_fetched_again(store: Directory, cache: Directory, folder: JobFolder) -> None:
+def test_a_cached_blob_that_went_bad_is_fetched_again(store: Far, cache: Directory, folder: JobFolder) -> None:
     digest = store.put([b"teacher"])
     cache.put([b"teacher"])
     cache.path(digest).write_bytes(b"t0acher")
@@ -48,14 +64,48 @@ def test_a_cached_blob_that_went_bad_is_fetched_again(store: Directory, cache: D
     assert (folder.path / "in" / "teacher.safetensors").read_bytes() == b"teacher"
 
 
-def test_staging_again_after_an_interruption_finds_what_lies_there(store: Directory, cache: Directory, folder: JobFolder) -> None:
+def test_staging_again_after_an_interruption_finds_what_lies_there(store: Far, cache: Directory, folder: JobFolder) -> None:
     digest = store.put([b"teacher"])
     for _ in range(2):
         stage({"in/teacher.safetensors": digest}, store, cache, folder, tick=nothing)
     assert (folder.path / "in" / "teacher.safetensors").read_bytes() == b"teacher"
 
 
-def test_a_copy_ends_where_the_tick_says_so(store: Directory, cache: Directory, folder: JobFolder) -> None:
+def test_a_blob_that_is_a_file_on_this_disk_is_linked_and_not_cached(cache: Directory, folder: JobFolder, tmp_path: Path) -> None:
+    near, ticks = Near(tmp_path / "store"), list[None]()
+    digest = near.put([b"dataset"])
+    for _ in range(2):
+        stage({"in/data": digest}, near, cache, folder, tick=lambda: ticks.append(None))
+    assert (folder.path / "in" / "data").samefile(near.path(digest))
+    assert (list(cache.folder.glob("??/*")), len(ticks)) == ([], 2)
+
+
+def test_a_linked_file_that_went_bad_is_not_used(cache: Directory, folder: JobFolder, tmp_path: Path) -> None:
+    near = Near(tmp_path / "store")
+    digest = near.put([b"dataset"])
+    near.path(digest).write_bytes(b"d0taset")
+    with pytest.raises(Corrupt):
+        stage({"in/data": digest}, near, cache, folder, tick=nothing)
+
+
+def test_a_file_on_another_disk_comes_through_the_cache(
+    cache: Directory, folder: JobFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = Near(tmp_path / "store")
+    digest = near.put([b"dataset"])
+    link = os.link
+
+    def far(source: Path, target: Path) -> None:
+        if source == near.path(digest):
+            raise OSError(errno.EXDEV, "another disk")
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", far)
+    stage({"in/data": digest}, near, cache, folder, tick=nothing)
+    assert (folder.path / "in" / "data").samefile(cache.path(digest))
+
+
+def test_a_copy_ends_where_the_tick_says_so(store: Far, cache: Directory, folder: JobFolder) -> None:
     digest = store.put([b"teacher"])
 
     def tick() -> None:
@@ -67,7 +117,7 @@ def test_a_copy_ends_where_the_tick_says_so(store: Directory, cache: Directory, 
     assert list(cache.folder.glob(".part-*")) == []
 
 
-def test_pruning_takes_what_was_used_longest_ago(cache: Directory, store: Directory, folder: JobFolder) -> None:
+def test_pruning_takes_what_was_used_longest_ago(cache: Directory, store: Far, folder: JobFolder) -> None:
     digests = [cache.put([bytes([i]) * 1000]) for i in range(4)]
     stage({"in/x": digests[0]}, store, cache, folder, tick=nothing)  # used just now
     prune(cache, 2500)
@@ -75,7 +125,7 @@ def test_pruning_takes_what_was_used_longest_ago(cache: Directory, store: Direct
     assert (folder.path / "in" / "x").read_bytes() == bytes(1000)
 
 
-def test_a_file_with_other_bytes_than_promised_is_not_kept(store: Directory, tmp_path: Path) -> None:
+def test_a_file_with_other_bytes_than_promised_is_not_kept(store: Far, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"weights")
     with pytest.raises(Corrupt, match="other bytes than the child said"):

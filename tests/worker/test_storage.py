@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from core.blobs import NO_ROOM, Directory
+from core.blobs import CHUNK, NO_ROOM, Directory
 from core.events import Checkpointed
 from db import life
-from db.blobs import CHUNK, Blobs
+from db.blobs import Blobs
 from db.tables import blob, blob_chunk, checkpoint
 from tests.db.room import full
 from tests.worker.lab import Lab, lives, until
+from tests.worker.test_stage import Far
 from worker.lease import Lease
 from worker.record import Recorder
 from worker.settle import shelve
@@ -215,8 +216,8 @@ class Slow:
         time.sleep(self.seconds)
         return self.store.put(chunks)
 
-    def get(self, digest: str) -> Iterator[bytes]:
-        return self.store.get(digest)
+    def get(self, digest: str, *, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        return self.store.get(digest, start=start, stop=stop)
 
 
 def test_what_is_slow_to_store_is_stored_less_often(lab: Lab) -> None:
@@ -254,7 +255,7 @@ def test_a_cache_makes_room_for_the_job_at_hand(tmp_path: Path) -> None:
                 raise OSError(min(NO_ROOM), "No space left on device")
             return super().put(chunks)
 
-    store, cache, folder = Directory(tmp_path / "store"), Filling(tmp_path / "cache"), JobFolder(tmp_path / "job")
+    store, cache, folder = Far(tmp_path / "store"), Filling(tmp_path / "cache"), JobFolder(tmp_path / "job")
     cache.put([b"of another job"])
     digest = store.put([b"teacher"])
     stage({"in/teacher": digest}, store, cache, folder, tick=lambda: None)

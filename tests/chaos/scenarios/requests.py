@@ -9,14 +9,15 @@ from collections.abc import Iterable, Iterator
 import httpx
 import sqlalchemy as sa
 
-from db.blobs import CHUNK
+from core.blobs import CHUNK
+from db.blobs import BATCH
 from db.garbage import sweep
 from db.tables import blob
 from tests.chaos.api import Api, api
 from tests.chaos.catalogue import Times, scenario
 from tests.chaos.lab import Lab, until
 
-_BYTES = 2 * CHUNK + 100
+_BYTES = BATCH + CHUNK + 100
 
 
 @scenario("A1")

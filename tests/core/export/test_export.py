@@ -1,31 +1,44 @@
 """The formats by their place, and what every one of them refuses."""
 
-from importlib import metadata
-from pathlib import Path
+from importlib import metadata, util
+from typing import get_args
 
 import pytest
 import torch
 
 from core.errors import Refused
-from core.export import export, formats, versions
-from tests.core.export.test_safetensors import facts_of, student_of
+from core.export import formats, require, versions
+from core.spec import ExportFormat
 
 
-def test_a_format_is_a_file_with_a_write_and_nothing_else_is_one() -> None:
-    assert "safetensors" in formats()
-    assert "card" not in formats()
+def test_a_format_is_a_file_with_a_format_and_a_spec_may_ask_for_each() -> None:
+    assert set(formats()) == set(get_args(ExportFormat))
 
 
-def test_an_unknown_format_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    facts = facts_of()
+def test_no_two_formats_write_a_file_of_one_name() -> None:
+    names = [name for form in formats().values() for name in form.files]
+    assert len(names) == len(set(names))
+
+
+def test_an_unknown_format_is_refused_with_the_known_ones() -> None:
     with pytest.raises(Refused, match="'pickle'") as refused:
-        export("pickle", student_of(facts), facts=facts, out=tmp_path, sample=torch.rand(2, 1, 8, 8))
-    assert refused.value.where == "/exports"
-    assert "safetensors" in refused.value.hint
+        require(["safetensors", "pickle"])
+    assert refused.value.where == "/exports/1"
+    assert "onnx_int8" in refused.value.hint
+
+
+def test_a_format_whose_package_is_not_installed_is_refused_with_the_extra_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name: None if name in ("onnxruntime", "torchao") else found(name))
+    require(["safetensors", "torch_export"])  # these need nothing beside torch
+    for name, lacks in (("onnx", "onnxruntime"), ("onnx_int8", "onnxruntime"), ("int8", "torchao")):
+        with pytest.raises(Refused, match=f"lacks {lacks}") as refused:
+            require([name])
+        assert (refused.value.where, "[export]" in refused.value.hint) == ("/exports/0", True)
 
 
 def test_the_versions_name_what_computes() -> None:
-    assert {"retort", "python", "torch", "safetensors", "numpy"} <= versions().keys()
+    assert {"retort", "python", "torch", "safetensors", "numpy", "onnxruntime"} <= versions().keys()
     assert versions()["torch"] == torch.__version__
 
 

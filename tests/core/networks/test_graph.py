@@ -204,7 +204,7 @@ def test_a_network_as_deep_as_may_be_is_measured_and_trains() -> None:
     chain = [node(f"r{k}", "tanh") for k in range(1998)]
     family = declared(*chain, node("flat", "flatten"), node("fc", "linear", features=2), input=(1, 2, 2), classes=2)
     assert len(measure(family).calls) == 2000
-    family.build()(torch.rand(2, 1, 2, 2)).sum().backward()  # type: ignore[no-untyped-call]
+    family.build()(torch.rand(2, 1, 2, 2)).sum().backward()
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,9 +96,14 @@ def test_a_setting_that_a_network_lacks_is_refused_with_timms_reason() -> None:
     assert "drop_path_rate" in refused.reason
 
 
-def test_the_exported_file_says_first_that_it_needs_timm() -> None:
-    first, *_ = named("test_resnet").source().splitlines()
-    assert "needs timm" in first
+def test_the_exported_file_says_first_that_it_needs_timm_and_runs_without_retort(tmp_path: Path) -> None:
+    (tmp_path / "network.py").write_text(named("test_vit").source())
+    assert "needs timm" in (tmp_path / "network.py").read_text().splitlines()[0]
+    program = (
+        "import sys; sys.path.insert(0, '.'); from network import build; print(len(build().state_dict())); assert 'core' not in sys.modules"
+    )
+    told = subprocess.run([sys.executable, "-I", "-c", program], cwd=tmp_path, check=True, timeout=300, capture_output=True, text=True)
+    assert int(told.stdout) == len(named("test_vit").build().state_dict())
 
 
 def test_a_class_token_that_is_handed_to_a_block_does_not_hinder_the_counting() -> None:

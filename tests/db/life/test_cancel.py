@@ -5,7 +5,7 @@ from itertools import pairwise, product
 
 import pytest
 
-from db import assets, blobs, life
+from db import assets, garbage, life
 from db.access import Tenant
 from db.blobs import Blobs
 from db.session import Database
@@ -76,11 +76,11 @@ def test_bytes_that_are_forgotten_are_taken_apart_by_the_next_sweep_and_those_an
     kept = Blobs(database, tenant)
     assert old.checkpoint is not None
     life.cancel(database, tenant, old.id, keep="nothing")
-    assert blobs.sweep(database, older=3600.0) == 0
+    assert garbage.sweep(database, older=3600.0) == 0
     assert b"".join(kept.get(old.checkpoint["blob"])) == b"state 7"
     life.cancel(database, tenant, new.id, keep="nothing")
     assert not kept.has(old.checkpoint["blob"])
-    assert blobs.sweep(database, older=3600.0) == 2
+    assert garbage.sweep(database, older=3600.0) == 2
 
 
 def test_a_harder_wish_is_taken_and_a_softer_one_changes_nothing(database: Database, tenant: Tenant) -> None:
