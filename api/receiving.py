@@ -15,9 +15,9 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect
 
 from api.problems import Problem
-from core.blobs import CHUNK
 from db.blobs import BATCH
 from db.crashpoint import crashpoint
+from db.places import CHUNK
 from db.session import Unavailable
 from db.uploads import Evicted, Upload, Writer
 

@@ -55,16 +55,15 @@ def main(arguments: list[str] | None = None) -> None:
     Runtime(threads=options.threads).pin()
     file, report = canonical(options.data, options.work)
     splits = subset(open_dataset(file), DatasetRef(id="ds_0", validation=0.0))
-    measured = {
-        name_of(student): student_in_all(
+    about = {"data": options.data.name, "steps": options.steps, "batch": _BATCH, "threads": options.threads, "rounds": options.rounds}
+    measured = dict[str, Any]()
+    for student in STUDENTS:
+        measured[name_of(student)] = student_in_all(
             student, splits, report, options.work, steps=options.steps, rounds=options.rounds, threads=options.threads
         )
-        for student in STUDENTS
-    }
-    done = {"data": options.data.name, "steps": options.steps, "batch": _BATCH, "threads": options.threads, "rounds": options.rounds}
-    if options.out:
-        whole = {**done, "students": measured, "exporters": versions(), "machine": machine.describe()}
-        options.out.write_text(json.dumps(whole, indent=1) + "\n")
+        if options.out:  # after each, so that what was measured is kept
+            whole = {**about, "students": measured, "exporters": versions(), "machine": machine.describe()}
+            options.out.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 def name_of(student: Mapping[str, Any]) -> str:
@@ -118,7 +117,7 @@ def train(student: Tapped, splits: Splits, steps: int) -> Tapped:
         batch = batches(step // batches.steps, step % batches.steps)
         loss = F.cross_entropy(student(batch.x).logits, batch.y)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     return student

@@ -35,8 +35,7 @@ class Taught:
         goes to `wrong`, but for what follows from a student that is not sound."""
         whole, owners, is_told = Lesson(), list[str](), False
         for ordinal, method in enumerate(self.spec.methods):
-            blind = self.teacher is None or (self.teacher.frozen and not method.answers_suffice)
-            if method.needs_teacher and blind:
+            if method.needs_teacher and self.teacher is None:
                 self.is_refused = True
                 continue
             where, mine = f"/methods/{ordinal}", Refusals()

@@ -172,7 +172,9 @@ def _loads(facts: Facts, offered: Sequence[Mapping[str, Any]], threads: int) -> 
         array = "a torch tensor" if form.takes == "torch" else "a numpy array"
         warning = f"\nTake care: {form.warning}.\n" if form.warning else ""
         lines = form.lines(facts.family, facts.normalization, threads)
-        yield f"### {each['format']}\n{warning}\n`x` is {array}.\n\n```python\n{lines}```\n"
+        builds = "network.py" in form.files and facts.family.needs
+        more = f" `network.py` needs {' and '.join(builds)} beside PyTorch." if builds else ""
+        yield f"### {each['format']}\n{warning}\n`x` is {array}.{more}\n\n```python\n{lines}```\n"
 
 
 def _limits(facts: Facts) -> Iterator[str]:

@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from core.errors import Refused
 from core.export import Format
 from core.export.onnx import NEEDS, lines_for, need_room
@@ -23,7 +25,9 @@ def _write(student: Trained, folder: Path) -> None:
         """The calibration inputs, some at a time."""
 
         def __init__(self) -> None:
-            self._batches: Iterator[dict[str, object]] = ({"x": x.contiguous().numpy()} for x in student.calibration.split(_TOGETHER))
+            self._batches: Iterator[dict[str, object]] = (
+                {"x": x.contiguous().numpy()} for x in torch.split(student.calibration, _TOGETHER)
+            )
 
         def get_next(self) -> dict[str, object] | None:
             return next(self._batches, None)

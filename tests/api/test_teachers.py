@@ -135,4 +135,4 @@ def test_the_score_on_arrival_is_found_and_near_chance_warns(http: httpx.Client,
     low = {**SCORE, "dataset": lab.dataset, "accuracy": 0.11, "near_chance": True}
     inspected(database, user, again, report=anatomy_report(TEACHER) | {"evaluation": low})
     job = http.post("/v1/jobs", json=lab.spec(teacher=again["id"])).json()
-    assert any("near chance" in warning for warning in job["warnings"])
+    assert any("guessing reaches 10.0%" in warning for warning in job["warnings"])
