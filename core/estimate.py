@@ -26,7 +26,7 @@ from core.spec import JobSpec
 
 FASTER, SLOWER = 1.8, 2.5
 """How many times less than what is added up a job may take, and how many times more: beside other work everything takes longer."""
-MEMORY_FACTOR = 1.6
+MEMORY_FACTOR = 1.9
 """The same of the memory that a job takes beside what every process holds."""
 _FLOAT = 4
 _VIEWS = frozenset({"flatten", "chunk", "split", "reshape", "view", "permute", "transpose", "unsqueeze", "squeeze"})

@@ -120,7 +120,7 @@ _READS = frozenset({"__get__", "dim", "is_floating_point", "size"})
 """Questions about a tensor that its values do not answer."""
 _LINEAR = frozenset(
     {"__getitem__", "adaptive_avg_pool2d", "add", "avg_pool2d", "cat", "channel_shuffle", "chunk", "flatten", "mean", "permute", "reshape"}
-    | {"sub", "to", "transpose", "view"}
+    | {"interpolate", "sub", "to", "transpose", "view"}
 )
 """Linear where every tensor in the call moves with the input."""
 _SCALES = frozenset({"div", "mul"})

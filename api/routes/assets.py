@@ -9,6 +9,7 @@ from api.auth import Caller
 from api.deps import After, Id, Limit, Roomy, Running, Service
 from api.findings import Finding
 from api.named import ready
+from api.named import teacher as named_teacher
 from api.portrait import portrait
 from api.problems import Problem, invalid, not_found, not_kept, too_many_queued
 from api.scores import evaluation
@@ -151,7 +152,7 @@ def evaluate_teacher(running: Running, caller: Caller, id: Id, body: EvaluationR
     """A job that measures it on the test split of a dataset; the one that did so before, where there is one."""
     if assets.get_asset(running.database, caller, id, kind="teacher") is None:
         raise not_found("teacher", id)
-    teacher = ready(running, caller, "teacher", id, "")
+    teacher = named_teacher(running, caller, id, "")
     data = ready(running, caller, "dataset", body.dataset, "/dataset")
     job = evaluation(running, caller, teacher, data, body.label_map)
     response.headers["Location"] = f"/v1/jobs/{job.id}"

@@ -22,6 +22,9 @@ _TYPES = {
 
 def ingest(path: Path, request: Request, out: Path, heed: Callable[[], None]) -> DatasetReport:
     """Bring a safetensors file of arrays into canonical form at `out`. Raises Refused, naming array and row."""
+    with path.open("rb") as file:
+        if file.read(2) == b"PK":
+            raise Refused("/upload", "this is a zip archive, not a safetensors file", hint='"format": "npz" reads the arrays of an .npz')
     header = read_header(path, max_bytes=2 * MAX_BYTES)  # twice: float64 is kept as float32
     with path.open("rb") as file:
         arrays = {known(name, "the file"): _array(file, header.start, name, entry) for name, entry in header.tensors.items()}

@@ -93,7 +93,7 @@ def require(asked: Iterable[str]) -> None:
 def versions() -> dict[str, str]:
     """What the figures were made with."""
     packages = {name: _version(name) for name in ("torch", "safetensors", "numpy")}
-    optional = {name: _version(name) for name in ("onnx", "onnxscript", "onnxruntime", "torchao") if util.find_spec(name)}
+    optional = {name: _version(name) for name in ("onnx", "onnxscript", "onnxruntime", "timm", "torchao") if util.find_spec(name)}
     # Without its distribution, `core` alone was copied to a machine.
     return {"retort": _version("retort-service"), "python": platform.python_version(), **packages, **optional}
 

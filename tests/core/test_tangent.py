@@ -12,7 +12,7 @@ from core.errors import Refused
 from core.networks import families, parse
 from core.tangent import Nonlinear, linearise, look
 from core.taps import Tapped
-from tests.core.declared import required
+from tests.core.declared import node, required
 
 SMALL: dict[str, dict[str, Any]] = {
     "convnet": {"channels": [3, 5, 4]},
@@ -25,6 +25,19 @@ SMALL: dict[str, dict[str, Any]] = {
     "wrn": {"depth": 10},
 }
 """Of each family a network small enough for a test; a new family must be added here."""
+
+
+BRANCHES = [
+    node("conv1", "conv2d", channels=3, kernel=3, stride=2, padding=1),
+    node("relu1", "relu"),
+    node("up", "upsample", mode="bilinear"),
+    node("conv2", "conv2d", "input", channels=3, kernel=2, padding=1),
+    node("leaky", "leaky_relu"),
+    node("both", "concat", "leaky", "up"),
+    node("pool", "max_pool", kernel=3, stride=2, ceil=True),
+    node("flatten", "flatten"),
+    node("fc", "linear", features=4),
+]
 
 
 def network(family: str, **more: Any) -> Tapped:
@@ -51,7 +64,10 @@ def test_a_network_of_timm_adds_in_place_so_its_penalty_is_differentiated_twice(
     assert look(tapped, x, "auto")[1] is None
 
 
-@pytest.mark.parametrize(("family", "more"), [*((name, {}) for name in SMALL), ("resnet", {"shortcut": "pad"}), ("wrn", {"dropout": 0.5})])
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [*((name, {}) for name in SMALL), ("resnet", {"shortcut": "pad"}), ("wrn", {"dropout": 0.5}), ("graph", {"nodes": BRANCHES})],
+)
 def test_along_a_direction_outputs_and_parameters_have_autograds_derivatives(family: str, more: dict[str, Any]) -> None:
     tapped = network(family, **more).train()
     x, u, c = torch.rand(3, 2, 9, 9).double().requires_grad_(), torch.randn(3, 2, 9, 9).double(), torch.randn(3, 4).double()

@@ -8,6 +8,7 @@ import yaml
 from core.export import Facts
 from core.export.card import card as page_of
 from core.export.card import gain
+from core.networks import parse
 from tests.core.export.making import facts_of
 
 VERSIONS = {"retort": "0.1.0", "torch": "2.13.0"}
@@ -39,6 +40,13 @@ def test_teacher_and_student_stand_side_by_side_with_their_n() -> None:
 
 def test_seed_hardware_and_versions_stand_by_the_figures() -> None:
     assert "Seed 7; cpu, 2 threads; retort 0.1.0, torch 2.13.0." in card(facts_of())
+
+
+def test_a_network_of_timm_is_said_to_need_timm_where_it_is_built_and_nowhere_else() -> None:
+    family = parse({"family": "timm", "name": "test_resnet", "input": [1, 8, 8], "classes": 3})
+    page = card(facts_of(family=family), told(), told("onnx", file="model.onnx"))
+    assert page.count("`network.py` needs timm and torchvision beside PyTorch.") == 1
+    assert "needs timm" not in card(facts_of())
 
 
 def test_a_baseline_has_no_teacher_and_says_so() -> None:
@@ -136,7 +144,7 @@ def test_what_loading_may_do_stands_above_the_lines_that_load() -> None:
 
 
 def test_a_set_without_labels_has_no_accuracy_and_the_limits_say_so() -> None:
-    page = card(facts_of(test={"agreement": 0.97, "n": 360}))
+    page = card(facts_of(test={"agreement": 0.97, "max_abs_diff": 2.5, "n": 360}))
     assert "| student | not measured | 360 |" in page
     assert "The data has no labels" in page
 
