@@ -14,7 +14,7 @@ from api.feed import Feeds
 from api.gate import Gate
 from api.problems import ProblemBody
 from api.receiving import Receiving
-from api.routes import access, artifacts, assets, events, exports, health, jobs, methods, pairs, sweeps, uploads, wishes
+from api.routes import access, artifacts, assets, events, exports, health, jobs, methods, pairs, preview, sweeps, uploads, wishes
 from api.settings import Settings
 from api.sweeper import Sweeper
 from db.session import connect
@@ -58,7 +58,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(title="Retort", version="1", description=DESCRIPTION, lifespan=lifespan, redoc_url=None, redirect_slashes=False)
     problems.install(app)
     # methods before assets: /v1/architectures/catalog is no id.
-    for each in (uploads, methods, assets, pairs, jobs, wishes, events, sweeps, artifacts, exports, access, health):
+    for each in (uploads, methods, assets, preview, pairs, jobs, wishes, events, sweeps, artifacts, exports, access, health):
         app.include_router(each.router, responses=_ERRORS)
     app.add_middleware(Gate, max_body=settings.max_body, max_depth=settings.max_depth)
     return app

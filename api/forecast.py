@@ -134,6 +134,8 @@ def _score(drafted: Draft) -> dict[str, Any] | None:
         return None
     if drafted.score is not None:
         return dict(drafted.score.values)
+    if not drafted.task["dataset"].get("labelled", True):
+        return {"reason": "the dataset has no labels to score it by"}
     if drafted.teacher.job is not None:
         return {"reason": f"not evaluated: the job {drafted.teacher.job.id} measured no accuracy on this dataset"}
     return {"reason": f"not evaluated: POST /v1/teachers/{drafted.spec.teacher}/evaluate"}

@@ -1,6 +1,6 @@
 """What a job spec names by its ids, found and ready: networks, datasets, weights, and the students of finished jobs in their place."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,6 @@ from api.deps import Service
 from api.findings import Finding
 from api.problems import Problem, invalid
 from core.anatomy import Anatomy
-from core.frozen import FAMILY
 from db import assets, jobs, uploads
 from db.access import Tenant
 from db.assets import Asset
@@ -31,6 +30,11 @@ class Network:
     weights: str | None = None
     asset: Asset | None = None
     job: Job | None = None
+
+    @property
+    def place(self) -> str:
+        """Where a job folder has a teacher: the weights of a family, or a whole model."""
+        return "in/teacher.onnx" if self.anatomy.frozen else "in/teacher.safetensors"
 
 
 def ready(running: Service, tenant: Tenant, kind: AssetKind, id: str, where: str) -> Asset:
@@ -61,11 +65,6 @@ def described(asset: Asset) -> dict[str, Any]:
     """What a child is told of a network: what it is, how its inputs are normalised and, of a teacher, what its outputs are called."""
     told = {"architecture": asset.request["architecture"], "normalization": asset.request.get("normalization")}
     return {**told, "classes": asset.request.get("labels")} if asset.kind == "teacher" else told
-
-
-def teacher_path(described: Mapping[str, Any]) -> str:
-    """Where a job folder has the teacher that is so described: weights of a family, or a whole model."""
-    return "in/teacher.onnx" if described["architecture"].get("family") == FAMILY else "in/teacher.safetensors"
 
 
 def architecture(running: Service, tenant: Tenant, id: str, where: str) -> Network:

@@ -15,9 +15,9 @@ import anyio.to_thread
 from starlette.requests import ClientDisconnect
 
 from api.problems import Problem
-from core.blobs import CHUNK
 from db.blobs import BATCH
 from db.crashpoint import crashpoint
+from db.places import CHUNK
 from db.session import Unavailable
 from db.uploads import Evicted, Upload, Writer
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _HASHES = 256
+_SPARE = 4
 _SILENT = 4
 """A sender that missed so many beats is gone."""
 
@@ -49,8 +50,13 @@ class Receiving:
         self._active = 0
         self._threads = anyio.CapacityLimiter(3 * most)
         self._hashed: OrderedDict[str, _Hashed] = OrderedDict()
+        self._spare: list[memoryview] = []
         self.idle = idle
         self.beat = beat
+
+    def lend(self) -> memoryview:
+        """Room for a batch: one that is given back, for the system would keep most of what was freed."""
+        return self._spare.pop() if self._spare else memoryview(bytearray(BATCH))
 
     @property
     def stale(self) -> float:
@@ -91,6 +97,7 @@ class Receiving:
 
     async def _let_go(self, line: "Line") -> None:
         writer = line.writer
+        self._spare = (self._spare + line.give_back())[:_SPARE]
         if line.hasher is not None and not line.is_broken:
             self._hashed[writer.upload.id] = _Hashed(writer.blob, writer.offset, line.hasher)
             while len(self._hashed) > _HASHES:
@@ -112,7 +119,7 @@ class Line:
         self._ending = asyncio.Event()
         self._receiving = receiving
         self._heard = self._begun = time.monotonic()
-        self._batch, self._other = memoryview(bytearray(BATCH)), memoryview(bytearray(BATCH))
+        self._batch, self._other = receiving.lend(), receiving.lend()
         self._held = 0
         self._received = writer.offset
         self._storing: asyncio.Task[None] | None = None
@@ -174,6 +181,12 @@ class Line:
                 else:
                     log.warning("the upload %s: %s", self.writer.upload.id, error)
         scope.cancel()
+
+    def give_back(self) -> list[memoryview]:
+        """The room for batches, unless a thread may still read it. Nothing is taken after that."""
+        lent = [self._batch, self._other] if self._storing is None else []
+        self._batch = self._other = memoryview(b"")
+        return lent
 
     async def _collect(self, piece: memoryview) -> None:
         while piece:

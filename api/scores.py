@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.deps import Service
-from api.named import Network, described, teacher_path
+from api.named import Network
 from api.problems import not_kept, too_many_queued
 from core.score import is_near_chance, warnings_of
 from db import jobs, life
@@ -25,7 +25,7 @@ def teacher_score(running: Service, tenant: Tenant, teacher: Asset, dataset: Ass
     found: dict[str, Any] | None
     if label_map is None:
         found = (teacher.report or {}).get("evaluation")
-        if found is not None and found["dataset"] == dataset.id:
+        if found and found["dataset"] == dataset.id:
             return found
     done = jobs.find_by_spec(running.database, tenant, _sha(teacher, dataset, label_map))
     if done is None or done.state != "succeeded":
@@ -34,22 +34,23 @@ def teacher_score(running: Service, tenant: Tenant, teacher: Asset, dataset: Ass
     return found
 
 
-def evaluation(running: Service, tenant: Tenant, teacher: Asset, dataset: Asset, label_map: LabelMap = None) -> Job:
+def evaluation(running: Service, tenant: Tenant, teacher: Network, dataset: Asset, label_map: LabelMap = None) -> Job:
     """The job that evaluates a teacher on a dataset: the one that there is, unless it ended badly, or a new one."""
-    sha = _sha(teacher, dataset, label_map)
+    assert teacher.asset is not None, "a teacher of one's own is an asset"
+    sha = _sha(teacher.asset, dataset, label_map)
     if known := jobs.find_by_spec(running.database, tenant, sha):
         return known
-    spec = {"teacher": teacher.id, "dataset": dataset.id, "label_map": label_map}
-    task = {"kind": "evaluate", **spec, "teacher": described(teacher)}
+    spec = {"teacher": teacher.asset.id, "dataset": dataset.id, "label_map": label_map}
+    task = {"kind": "evaluate", **spec, "teacher": teacher.described}
     try:
         job = life.submit(
             running.database,
             tenant,
             kind="evaluate",
-            name=f"{teacher.name} on {dataset.name}"[:200],
+            name=f"{teacher.asset.name} on {dataset.name}"[:200],
             spec=spec,
             spec_sha=sha,
-            inputs={"task": task, "blobs": {teacher_path(described(teacher)): teacher.blob, "in/dataset.safetensors": dataset.blob}},
+            inputs={"task": task, "blobs": {teacher.place: teacher.weights, "in/dataset.safetensors": dataset.blob}},
             queue="cpu",
             priority=1,
             max_queued=running.settings.max_queued,
@@ -83,8 +84,7 @@ def score(running: Service, tenant: Tenant, teacher: Network, dataset: Asset, la
     found = teacher_score(running, tenant, asset, dataset, label_map) if asset else _of_job(teacher, dataset)
     if found is None:
         return None
-    [warning] = warnings_of(found) or [None]
-    return Score(found, warning)
+    return Score(found, next(iter(warnings_of(found)), None))
 
 
 def _of_job(teacher: Network, dataset: Asset) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from api import named
 from api.deps import Service, need_room
 from api.findings import findings
-from api.named import Network, initial_weights, ready, teacher_path
+from api.named import Network, initial_weights, ready
 from api.plain import plain
 from api.problems import Problems, invalid, key_reused, not_kept, too_many_queued
 from api.scores import Score, score
@@ -72,7 +72,7 @@ def draft(running: Service, tenant: Tenant, spec: JobSpec) -> Draft:
     assert student is not None
     assert dataset is not None
     blobs = {
-        **({teacher_path(teacher.described): teacher.weights} if teacher else {}),
+        teacher.place if teacher else "in/teacher.safetensors": teacher.weights if teacher else None,
         "in/dataset.safetensors": dataset.blob,
         "in/teacher_dataset.safetensors": other.blob if other else None,
         "in/student.safetensors": weights,

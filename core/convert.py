@@ -88,7 +88,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, select: str | None = None) -> Checkpoint:
-    """Read a file of torch.save, by its outside first. Raises Refused at /upload for what is no state dict, or holds more than one can, and at
+    """Read a file of torch.save, by its outside first. Raises Refused at /upload for what is no state dict, or more, and at
     /weights/select where it is not clear which state dict is meant.
     """
     size = path.stat().st_size

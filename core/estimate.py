@@ -26,7 +26,7 @@ from core.spec import JobSpec
 
 FASTER, SLOWER = 1.8, 2.5
 """How many times less than what is added up a job may take, and how many times more: beside other work everything takes longer."""
-MEMORY_FACTOR = 1.6
+MEMORY_FACTOR = 1.9
 """The same of the memory that a job takes beside what every process holds."""
 _FLOAT = 4
 _VIEWS = frozenset({"flatten", "chunk", "split", "reshape", "view", "permute", "transpose", "unsqueeze", "squeeze"})
@@ -122,7 +122,10 @@ def estimate(
     theirs = _Network(teacher, device, half) if teacher else None
     held = _held(spec, plan, dataset)
     fits = tuple(
-        _around(fit.recipe.epochs * (steps * _step(fit, rows / steps, ours, theirs) + _examine(ours, None, held, dataset)))
+        _around(
+            fit.recipe.epochs
+            * (steps * _step(fit, rows / steps, ours, theirs) + _examine(ours, None if dataset.labelled else theirs, held, dataset))
+        )
         for fit, rows, steps in zip(plan.fits, plan.rows, plan.per_epoch, strict=True)
     )
     rest = device.start + _measures(plan, ours, theirs, dataset) + _exports(spec, ours, theirs)

@@ -97,7 +97,7 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What an inspection found; `files` are what it made of the upload (a dataset in canonical form)."""
+    """What an inspection found; `files` are what it made of the upload: the "dataset" in canonical form, and the "preview" of one."""
 
     report: Mapping[str, Any]
     files: Sequence[File] = ()

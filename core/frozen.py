@@ -74,7 +74,7 @@ class Frozen(nn.Module):
                 except _failures():
                     self._one_by_one = True
                     both = self._ask(x)
-        except (MemoryError, *_failures()) as wrong:
+        except _failures() as wrong:
             hint = "does it run in onnxruntime, on an input of this shape?"
             raise Refused(where, f"the model fails on an input of {list(self.shape)}: {first_line(wrong)}", hint=hint) from wrong
         if single.ndim != 2 or both.shape != (2, single.shape[1]):
@@ -127,18 +127,15 @@ def _session(path: Path, where: str) -> Any:
     try:
         with bounded(6 * path.stat().st_size + _SPARE):
             return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except (MemoryError, *_failures()) as wrong:
+    except _failures() as wrong:
         raise Refused(
             where, f"onnxruntime does not take the model: {first_line(wrong)}", hint="does it load in onnxruntime on a CPU?"
         ) from wrong
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises; its own errors have no common class but Exception's, and each is a kind of these."""
+    """What onnxruntime raises: its own errors have no class in common but Exception."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return (
-        RuntimeError,
-        ValueError,
-        *(each for name in dir(state) if isinstance(each := getattr(state, name), type) and issubclass(each, Exception)),
-    )
+    own = (each for each in vars(state).values() if isinstance(each, type) and issubclass(each, Exception))
+    return (MemoryError, RuntimeError, ValueError, *own)

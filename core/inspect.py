@@ -9,6 +9,7 @@ from core.anatomy import Anatomy, measure
 from core.artifacts import load_into, save_weights
 from core.blobs import digest_of
 from core.data import ingest, open_dataset
+from core.data.preview import write_preview
 from core.errors import Refused
 from core.events import File, Inspected, Phase, Result
 from core.frozen import FAMILY
@@ -89,8 +90,9 @@ def _written(folder: Path, network: torch.nn.Module) -> File:
 
 
 def _dataset(folder: Path, request: dict[str, Any], wire: Wire) -> Inspected:
-    out = folder / "out" / "dataset.safetensors"
+    out, preview = folder / "out" / "dataset.safetensors", folder / "out" / "preview.png"
     out.parent.mkdir(exist_ok=True)
     report = ingest(folder / "in" / "upload", request, out, heed=lambda: wire.pulse("reading the dataset"))
-    file = File("dataset", out.relative_to(folder).as_posix(), digest_of(out), out.stat().st_size)
-    return Inspected(report.model_dump(mode="json"), (file,))
+    made = {"dataset": out, **({"preview": preview} if write_preview(out, preview) else {})}
+    files = tuple(File(name, path.relative_to(folder).as_posix(), digest_of(path), path.stat().st_size) for name, path in made.items())
+    return Inspected(report.model_dump(mode="json"), files)

@@ -25,6 +25,8 @@ class Taught:
     other_classes: str | None
     unlabelled: Collection[Data]
     is_alike: bool
+    is_reordered: bool = False
+    """Whether the teacher's logits are put into another order than its weights have."""
     is_refused: bool = False
     """Whether a method was refused: then what the others leave says little of the job."""
 
@@ -33,12 +35,12 @@ class Taught:
         goes to `wrong`, but for what follows from a student that is not sound."""
         whole, owners, is_told = Lesson(), list[str](), False
         for ordinal, method in enumerate(self.spec.methods):
-            blind = self.teacher is None or (self.teacher.frozen and not method.answers_suffice)
-            if method.needs_teacher and blind:
+            if method.needs_teacher and self.teacher is None:
                 self.is_refused = True
                 continue
             where, mine = f"/methods/{ordinal}", Refusals()
             with mine.gather():
+                self._only_asked(ordinal)
                 lesson = self._one(ordinal, self.teacher)
                 for refused in reading(lesson, self.unlabelled, where=where):
                     mine.add(refused)
@@ -81,24 +83,47 @@ class Taught:
         wrong.check()
         return lesson
 
+    def _only_asked(self, ordinal: int) -> None:
+        """Refuse a method that wants more than the logits of a teacher that gives nothing else."""
+        method, teacher = self.spec.methods[ordinal], self.teacher
+        if teacher is not None and teacher.frozen and method.needs_teacher and not method.answers_suffice:
+            only = f"of this teacher ({teacher.family}) there are the logits alone: no taps, no gradient, no weights"
+            hint = "kd, which compares logits; or the teacher as safetensors with its architecture"
+            raise Refused(f"/methods/{ordinal}/name", f"the method {method.name!r} looks into the teacher, and {only}", hint=hint)
+
     def _same_outputs(self, ordinal: int, lesson: Lesson) -> None:
         """Refuse a method that takes the teacher's outputs for the student's, where names tell that they are of other classes."""
+        method = self.spec.methods[ordinal]
+        if self.is_reordered and lesson.keeps_outputs:
+            reason = f"the method {method.name!r} takes the weights of the teacher's output k for those of the student's"
+            hint = 'order the classes of the dataset by "class_names" as the labels; or the method transfer, which takes a new head'
+            raise Refused("/teacher", f"{reason}, and its outputs are in another order than the classes", hint=hint)
         if self.other_classes is None:
             return
-        method = self.spec.methods[ordinal]
         if lesson.keeps_outputs:
             other = f"they are of other classes: {self.other_classes}"
             reason = f"the method {method.name!r} takes the teacher's outputs for the student's, and {other}"
             hint = "the method transfer, which takes a new head; or the teacher's classes first, by equal names, among the dataset's"
             raise Refused("/teacher", reason, hint=hint)
-        if self.teacher is not None:
-            # A method that works with one output more compares no logits.
-            try:
-                self._one(ordinal, self.teacher.model_copy(update={"classes": self.teacher.classes + 1}))
-            except Refused as refused:
-                reason = f"the method {method.name!r} compares logits, and the teacher's are of other classes: {self.other_classes}"
-                hint = "a teacher of the dataset's classes, a method that compares features, or equal names for equal classes"
-                raise Refused("/teacher", reason, hint=hint) from refused
+        refused = self._without_outputs(ordinal)
+        if refused is not None:
+            reason = f"the method {method.name!r} compares logits, and the teacher's are of other classes: {self.other_classes}"
+            hint = "a teacher of the dataset's classes, a method that compares features, or equal names for equal classes"
+            raise Refused("/teacher", reason, hint=hint) from refused
+
+    def compares_outputs(self) -> bool:
+        """Whether any method compares the networks' logits, of methods that were not refused."""
+        return any(self._without_outputs(ordinal) is not None for ordinal in range(len(self.spec.methods)))
+
+    def _without_outputs(self, ordinal: int) -> Refused | None:
+        """What keeps a method from working where outputs cannot be compared: None for one that works with one output more."""
+        if self.teacher is None:
+            return None
+        try:
+            self._one(ordinal, self.teacher.model_copy(update={"classes": self.teacher.classes + 1}))
+        except Refused as refused:
+            return refused
+        return None
 
     def _is_its_own(self, ordinal: int, refused: Refused) -> bool:
         """Whether a method's refusal stands apart from networks that take inputs of two shapes: a tap that is not there, or the classes."""

@@ -172,7 +172,7 @@ class Recipe(_Part):
     schedule: Annotated[Constant | Drops | Cosine | OneCycle, Field(discriminator="name")] = Field(
         default=Cosine(), description="How the learning rate moves over the fit."
     )
-    task_weight: Weight = Field(1.0, description="The weight of the cross-entropy with the labels.")
+    task_weight: Weight = Field(1.0, description="The weight of the cross-entropy with the labels; 0 where there are none.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="`bf16` runs networks under bfloat16 autocast and every loss in fp32; `auto` is bf16 on a GPU that has it, else fp32.",

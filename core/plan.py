@@ -28,7 +28,7 @@ class Plan:
     `fits` have whole recipes, the last is the training itself. `rows` are the training samples of each fit, `per_epoch`
     its optimiser steps in one epoch. `same_classes` says that the teacher's logits are of the student's classes, as far as
     counts and names tell; `outputs` are those of the teacher's outputs that answer for the dataset's classes, None for output k for class
-    k. `class_names` are those of the student's outputs. `is_frozen` says that the teacher can only be asked for its logits. `warnings` are
+    k. `is_frozen` says that the teacher can only be asked for its logits. `class_names` are those of the student's outputs. `warnings` are
     for the person who asked.
     """
 
@@ -107,17 +107,15 @@ def plan(
     Pure: the same arguments make the same plan, initial weights of connectors included, and torch's generators are left as they were. Under
     `torch.device("meta")` no connector takes memory.
     """
-    wrong = Refusals()
-    outputs, named = None, False
+    wrong, whole = Refusals(), teacher
+    outputs, is_named = None, False
     with wrong.gather():
-        outputs, named = _outputs(spec, teacher, dataset, teacher_labels)
-    other = None if named or wrong.found else other_classes(dataset.class_names, teacher_labels)
-    whole = teacher
-    if teacher is not None and (outputs is not None or wrong.found):
+        outputs, is_named = _outputs(spec, teacher, dataset, teacher_labels)
+    other = None if is_named or wrong.found else other_classes(dataset.class_names, teacher_labels)
+    if teacher is not None and (outputs is not None or (wrong.found and dataset.labelled)):
         # Its weights stay those of all its outputs. Where the map is wrong, nothing more is said of its classes.
         teacher = teacher.model_copy(update={"classes": dataset.classes})
     _fits_together(spec, teacher, student, dataset, wrong)
-    _frozen(spec, teacher, wrong)
     # What follows is asked of the student as it should be, so that nothing is told of it twice.
     classes = dataset.classes if dataset.labelled else (teacher or student).classes
     meant = student.model_copy(update={"input": dataset.input, "classes": classes})
@@ -125,12 +123,8 @@ def plan(
     data: Mapping[Data, DatasetReport | None] = {"job": dataset, "teacher": teacher_dataset}
     unlabelled = [whose for whose, report in data.items() if report is not None and not report.labelled]
     is_alike = teacher is None or teacher.input == student.input
-    taught = Taught(spec, teacher, meant, other, unlabelled, is_alike=is_alike)
+    taught = Taught(spec, teacher, meant, other, unlabelled, is_alike=is_alike, is_reordered=outputs is not None)
     lesson, surgeons = taught.lesson(wrong, is_sound=meant == student)
-    if outputs is not None and lesson.keeps_outputs:
-        reason = "a method takes the weights of the teacher's output k for those of the student's, and the outputs are in another order"
-        hint = 'order the classes of the dataset by "class_names" as the teacher\'s labels; or the method transfer, which takes a new head'
-        wrong.add(Refused("/methods", reason, hint=hint))
     same_classes = teacher is not None and teacher.classes == meant.classes and other is None
     if not same_classes and all(refused.where != "/teacher" for refused in wrong.found):
         for ordinal, name in enumerate(map(name_of, spec.evaluate)):
@@ -152,6 +146,9 @@ def plan(
         with wrong.gather():
             rows.append(_rows(spec, fit, meant, dataset, teacher_dataset, class_names=class_names, where=where))
     wrong.check()
+    vain = _in_vain(spec, lesson)
+    if task.asleep and not taught.compares_outputs():
+        vain.append("the task has no weight and no method compares the networks' outputs: the student's last layer learns nothing")
     return Plan(
         surgeries=lesson.initialise,
         fits=fits,
@@ -160,7 +157,7 @@ def plan(
         same_classes=same_classes,
         evaluate=spec.measures if dataset.labelled else ("agreement",),
         class_names=class_names,
-        warnings=(*lesson.warnings, *_in_vain(spec, lesson), *_mended(outputs, whole, dataset)),
+        warnings=(*lesson.warnings, *vain, *_mended(outputs, whole, dataset)),
         outputs=outputs,
         is_frozen=teacher is not None and teacher.frozen,
     )
@@ -214,6 +211,10 @@ def _fits_together(spec: JobSpec, teacher: Anatomy | None, student: Anatomy, dat
         if isinstance(step, Cutout) and step.size >= shorter:
             reason = f"a square of {step.size} pixels can hide an image of {_shape(dataset.input)} whole"
             wrong.add(Refused(f"{at}/size", reason, hint=fits))
+    for ordinal, name in enumerate(map(name_of, spec.evaluate)):
+        if name == "boundary" and teacher is not None and teacher.frozen:
+            reason = f"{name} follows the teacher's gradient, and a frozen teacher ({teacher.family}) gives none"
+            wrong.add(Refused(f"/evaluate/{ordinal}", reason, hint=f"leave {name} out"))
     alone = next((method.name for method in spec.methods if method.needs_teacher), None)
     if alone and teacher is None and dataset.labelled:
         wrong.add(Refused("/teacher", f"the method {alone!r} needs a teacher", hint="name a teacher, or leave the method out"))
@@ -244,20 +245,6 @@ def _mended(outputs: tuple[int, ...] | None, teacher: Anatomy | None, dataset: D
     )
     left = teacher.classes - len(outputs)
     return [f"{found}; {left} of its {teacher.classes} outputs answer for none and are left out of every softmax" if left else found]
-
-
-def _frozen(spec: JobSpec, teacher: Anatomy | None, wrong: Refusals) -> None:
-    """Refuse what wants more than the logits of a teacher that gives nothing else."""
-    if teacher is None or not teacher.frozen:
-        return
-    only = f"of this teacher ({teacher.family}) there are the logits alone: no taps, no gradient, no weights"
-    for ordinal, method in enumerate(spec.methods):
-        if method.needs_teacher and not method.answers_suffice:
-            hint = "kd, which compares logits; or the teacher as safetensors with its architecture"
-            wrong.add(Refused(f"/methods/{ordinal}/name", f"the method {method.name!r} looks into the teacher, and {only}", hint=hint))
-    for ordinal, name in enumerate(map(name_of, spec.evaluate)):
-        if name == "boundary":
-            wrong.add(Refused(f"/evaluate/{ordinal}", f"{name} follows the teacher's gradient, and {only}", hint=f"leave {name} out"))
 
 
 def _in_vain(spec: JobSpec, lesson: Lesson) -> list[str]:

@@ -37,9 +37,8 @@ def run(
 
     Validation is examined after each epoch. The test split is read once, at the end, by the student of the last epoch, or by
     the average of its steps under a recipe with `ema`, which `student` then holds;
-    where a teacher has the same classes its values and curves stand beside the student's as "teacher.accuracy" and so on. On data
-    without labels the teacher's answers stand for them, and it has no values of its own. Of a frozen one there
-    are no curves.
+    where a teacher has the same classes its values and curves stand beside the student's as "teacher.accuracy" and so on; of a frozen one
+    there are no curves. On data without labels the teacher's answers stand for them, and it has no values of its own.
     """
     bench = Bench(plan.fits, [batches.steps for batches in sources.fits], student, teacher, seed=plan.seed, report_seconds=report_seconds)
     if resume is not None:

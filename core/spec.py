@@ -169,7 +169,8 @@ class JobSpec(_Part):
         max_length=8,
         description=(
             "What is measured on the test split at the end, of the student and of a teacher with the same classes; each at most once, a "
-            "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher."
+            "name alone meaning its defaults. `accuracy` always is; `agreement` and `boundary` compare the student with the teacher. On a "
+            "dataset without labels the agreement is measured, and nothing else."
         ),
     )
     exports: tuple[ExportFormat, ...] = Field(

@@ -105,6 +105,7 @@ def delete_asset(db: Database, tenant: Tenant, id: str) -> bool:
         if found is None:
             return False
         tx.execute(sa.delete(asset).where(own))
+        tx.execute(sa.delete(artifact).where(artifact.c.job_id == found, artifact.c.tenant_id == tenant.id))  # its preview
         going_on = (job.c.id == found) & (job.c.tenant_id == tenant.id) & job.c.state.not_in(TERMINAL) & (job.c.desired != "cancel")
         move(tx, sa.update(job).where(going_on).values(CANCELLING))
         return True

@@ -9,10 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from core.blobs import CHUNK
 from db.access import Tenant
 from db.ids import new_id
-from db.places import CorruptBlob, File, Place, read_rows, remove_rows, write_rows
+from db.places import CHUNK, CorruptBlob, File, Place, read_rows, remove_rows, write_rows
 from db.session import Database, Full, Unavailable, clock
 from db.tables import artifact, asset, blob, blob_chunk, checkpoint, upload
 

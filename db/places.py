@@ -12,13 +12,13 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from core.blobs import CHUNK, NO_ROOM, read_chunks
 from db.crashpoint import crashpoint
 from db.session import Database, Full, Unavailable
 from db.tables import blob, blob_chunk
 
 Place = Literal["database", "directory"]
 
+CHUNK = 1 << 20
 _AT_ONCE = 200
 _READABLE = 0o444
 _PATIENCE = 3.0
@@ -91,7 +91,7 @@ class File:
             if offset == 0:
                 _sync(self.path.parent)
         except OSError as error:
-            if error.errno in NO_ROOM:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise Full(f"the directory of blobs has no room: {error}") from error
             raise
 
@@ -119,7 +119,10 @@ class File:
             raise CorruptBlob(f"the blob {self.path.name} lacks its file") from None
         if found != size:
             raise CorruptBlob(f"the file of the blob {self.path.name} has {found} bytes, not {size}")
-        yield from read_chunks(self.path, start, stop)
+        with self.path.open("rb") as file:
+            file.seek(start)
+            while chunk := file.read(max(0, min(CHUNK, stop - file.tell()))):
+                yield chunk
 
     def seal(self) -> None:
         """Nobody writes it any more: not even by a mistake, through a link in a job's folder."""

@@ -9,10 +9,13 @@ from pathlib import Path
 import yaml
 
 from api.search import Objective, Pruner, SweepSpec, search_of
+from core import anatomy
 from core.evaluate.boundary import Boundary
 from core.evaluate.fgsm import FGSM
 from core.evaluate.parameter_noise import ParameterNoise
+from core.plan import plan
 from core.spec import JobSpec
+from tests.core.toys import Toy, transfer_set
 
 ROOT = Path(__file__).parent.parent
 SUITE = ROOT / "tests" / "core" / "methods" / "test_conformance.py"
@@ -74,3 +77,12 @@ def test_the_page_on_sweeps_shows_one_that_could_be_asked_for_and_names_every_fi
     assert (search.total, wrong) == (20, [])
     for model in (SweepSpec, Objective, Pruner):
         assert all(f"`{name}`" in page or f"{name}:" in page or f'"{name}"' in page for name in model.model_fields if name != "goal")
+
+
+def test_the_page_on_data_without_labels_shows_a_job_that_such_data_takes() -> None:
+    page = (ROOT / "docs" / "transfer-sets.md").read_text()
+    (shown,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    asked = JobSpec.model_validate(json.loads(shown.replace("…", "1")))
+    asked = asked.model_copy(update={"recipe": asked.recipe.model_copy(update={"batch_size": 8})})
+    teacher, student = anatomy.measure(Toy(width=6)), anatomy.measure(Toy())
+    assert plan(asked, teacher, student, dataset=transfer_set(24)).epochs == 30

@@ -48,7 +48,11 @@ class Settlement:
         ]
         canonical = None
         for file in told.inspected.files if told.inspected else ():
-            canonical = self._kept(file, Blobs(self.database, Tenant(self.claim.job.tenant), large=True))
+            if file.name == "preview":
+                sha256 = self._kept(file)
+                artifacts.append(life.NewArtifact(name="preview.png", format="preview", sha256=sha256, bytes=file.bytes, facts={}))
+            else:
+                canonical = self._kept(file, Blobs(self.database, Tenant(self.claim.job.tenant), large=True))
         result = dict(told.result.values if told.result else {})
         if told.inspected:
             result["report"] = told.inspected.report

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from core.blobs import Directory
 from core.errors import Corrupt
@@ -144,7 +145,9 @@ class Supervisor:
                 break
             except (KeyError, Corrupt, CorruptBlob) as error:
                 self._fall_back(f"its bytes cannot be read: {error!r}")
-        rules = {"checkpoint_seconds": settings.checkpoint, "report_seconds": settings.report, "convert": settings.convert}
+        rules: dict[str, Any] = {"checkpoint_seconds": settings.checkpoint, "report_seconds": settings.report}
+        if self._job.kind == "convert":
+            rules["convert"] = settings.convert
         self._folder.write_job(self._job.inputs["task"], {"device": self._device, "threads": settings.threads_per_job, **rules})
 
     def _stage(self, blobs: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from api.auth import Caller
 from api.deps import After, Id, Limit, Roomy, Running, Service
 from api.findings import Finding
 from api.named import ready
+from api.named import teacher as named_teacher
 from api.portrait import portrait
 from api.problems import Problem, invalid, not_found, not_kept, too_many_queued
 from api.scores import evaluation
@@ -101,14 +102,18 @@ class ArchitectureRequest(_AssetRequest):
 
 
 class DatasetRequest(_AssetRequest):
-    """Labelled inputs: a zip of folders of images (train/class/image.png), or an .npz of arrays."""
+    """Inputs, labelled or not: a zip of folders of images (train/class/image.png), arrays, Parquet with images, or a table as CSV."""
 
     upload: UploadId
-    format: Literal["imagefolder", "npz"]
+    format: Literal["imagefolder", "npz", "safetensors", "parquet", "csv"]
     classes: int | None = Field(None, ge=2, le=100_000, description="checked against what the file holds")
     class_names: list[Annotated[str, Field(max_length=200)]] | None = Field(None, max_length=100_000)
     size: tuple[Extent, Extent] | None = Field(None, description="[height, width] that every image is brought to")
-    layout: Literal["NHWC", "NCHW"] | None = Field(None, description="of the arrays of an .npz")
+    layout: Literal["NHWC", "NCHW"] | None = Field(
+        None, description="of images in .npz and safetensors, where their shape can be read both ways"
+    )
+    label: str | None = Field(None, min_length=1, max_length=200, description="the column of labels of Parquet and CSV")
+    labelled: bool | None = Field(None, description="false for a set without labels, which serves transfer; left out, the data tells")
 
 
 def card(asset: Asset) -> AssetCard:
@@ -147,7 +152,7 @@ def evaluate_teacher(running: Running, caller: Caller, id: Id, body: EvaluationR
     """A job that measures it on the test split of a dataset; the one that did so before, where there is one."""
     if assets.get_asset(running.database, caller, id, kind="teacher") is None:
         raise not_found("teacher", id)
-    teacher = ready(running, caller, "teacher", id, "")
+    teacher = named_teacher(running, caller, id, "")
     data = ready(running, caller, "dataset", body.dataset, "/dataset")
     job = evaluation(running, caller, teacher, data, body.label_map)
     response.headers["Location"] = f"/v1/jobs/{job.id}"

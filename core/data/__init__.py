@@ -15,7 +15,7 @@ from core.data.rows import Batch, Rows
 from core.data.subset import Splits, subset
 from core.errors import Refused
 
-FORMATS = ("imagefolder", "npz")
+FORMATS = ("imagefolder", "npz", "safetensors", "parquet", "csv")
 
 __all__ = ["FORMATS", "Batch", "Batches", "Dataset", "DatasetReport", "Domain", "Rows", "Splits", "ingest", "open_dataset", "subset"]
 

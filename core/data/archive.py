@@ -132,7 +132,9 @@ def _check_end(file: IO[bytes], size: int, max_members: int, where: str) -> None
     first = file.read(4)
     if first[:2] != b"PK":
         raise Refused(
-            where, "this is not a zip archive" if first else "the file is empty", hint="datasets are uploaded as .zip (imagefolder) or .npz"
+            where,
+            "this is not a zip archive" if first else "the file is empty",
+            hint="a zip of folders of images, a zip of Parquet, or an .npz; is the format right?",
         )
     file.seek(max(0, size - 65_557))
     tail = file.read()

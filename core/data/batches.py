@@ -8,6 +8,7 @@ from torch import Tensor
 
 from core import random
 from core.data.augment import Augmentation, augment
+from core.data.reader import Reader
 from core.data.rows import Batch, Rows, as_tensor, in_range
 from core.errors import Refused
 
@@ -43,7 +44,9 @@ class Batches:
         self._size, self._seed, self._n = batch_size * accumulate, seed, len(rows)
         self._augmentation, self._views, self._view_seed = tuple(augmentation), views, view_seed
         self._device, self._first = torch.device(device), rows.first
-        self._bank = _place(as_tensor(rows.bank), self._device)
+        bank = as_tensor(rows.bank)
+        self._bank = bank.to(self._device) if _fits(bank, self._device) else None
+        self._read = Reader(rows.bank)
         self._labels = torch.from_numpy(np.array(rows.labels))
         self._position = torch.from_numpy(np.array(rows.position))
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -64,22 +67,26 @@ class Batches:
             raise IndexError(f"an epoch has {self.steps} batches; there is no batch {i}")
         if self._order[0] != epoch:  # a memo of a pure function, not state
             self._order = (epoch, random.order(self._seed, epoch if self._reshuffle else 0, self._n))
-        stop = self._n if i == self.steps - 1 else (i + 1) * self._size
-        position = self._position[self._order[1][i * self._size : stop]]
+        position = self._positions(i)
         index = (position + self._first).to(self._device)
         view = epoch if self._views is None else epoch % self._views
-        bank, rows = self._bank, position
-        if bank.device.type != self._device.type:
-            bank, rows = bank.index_select(0, position).to(self._device), torch.arange(len(position))
-        rows = rows.to(self._device)
-        if self._augmentation:
-            stored = augment(bank, rows, index, self._augmentation, view_seed=self._view_seed, view=view)
+        if self._bank is not None:
+            bank, rows = self._bank, position.to(self._device)
         else:
-            stored = bank.index_select(0, rows)
-        return Batch(in_range(stored), self._labels[position].to(self._device), index, view)
+            stored = self._read(position, self._positions(i + 1) if i + 1 < self.steps else None)
+            bank, rows = stored.to(self._device), torch.arange(len(position), device=self._device)
+        if self._augmentation:
+            bank = augment(bank, rows, index, self._augmentation, view_seed=self._view_seed, view=view)
+        elif self._bank is not None:
+            bank = bank.index_select(0, rows)
+        return Batch(in_range(bank), self._labels[position].to(self._device), index, view)
+
+    def _positions(self, i: int) -> Tensor:
+        """Where the samples of batch `i` of the epoch lie in the bank."""
+        stop = self._n if i == self.steps - 1 else (i + 1) * self._size
+        return self._position[self._order[1][i * self._size : stop]]
 
 
-def _place(bank: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda" and bank.nbytes <= _DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory:
-        return bank.to(device)
-    return bank
+def _fits(bank: Tensor, device: torch.device) -> bool:
+    """Whether the whole bank may lie on the device: an accelerator with room for it."""
+    return device.type == "cuda" and bank.nbytes <= _DEVICE_SHARE * torch.cuda.get_device_properties(device).total_memory

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.data.archive import Archive
 from core.data.image import MAX_BYTES, check_size
-from core.data.labels import MAX_CLASSES, check_count, divide
+from core.data.labels import MAX_CLASSES, check_count, check_unlabelled, divide
 from core.data.pictures import convert
 from core.data.report import DatasetReport
 from core.errors import Refused
@@ -62,6 +62,8 @@ def ingest(path: Path, request: Request, out: Path, heed: Callable[[], None]) ->
     check_size(request.size)
     with Archive(path) as archive:
         pictures, labelled = _pictures(archive, request.labelled)
+        if not labelled:
+            check_unlabelled(classes=request.classes, class_names=request.class_names)
         names = _class_names(pictures, request) if labelled else ()
         number = {name: label for label, name in enumerate(names)}
         labels = {

@@ -28,6 +28,13 @@ def check_count(found: int, what: str, *, classes: int | None, class_names: Sequ
         raise Refused("/upload", f"{what} {found:,} classes; at most {MAX_CLASSES:,} are taken")
 
 
+def check_unlabelled(*, classes: int | None, class_names: Sequence[str] | None) -> None:
+    """Refuse a request that declares the classes of a set without labels."""
+    for field, value in (("classes", classes), ("class_names", class_names)):
+        if value is not None:
+            raise Refused(f"/{field}", "the data has no labels, so it has no classes", hint=f'leave "{field}" out, or add the labels')
+
+
 def check_present(labels: Mapping[str, NDArray[np.int64]], names: Sequence[str], *, least: int) -> None:
     """Refuse a class with fewer than `least` training samples, by name."""
     names = names or ("the set",)

@@ -135,5 +135,5 @@ def in_range(stored: Tensor) -> Tensor:
 
     Images come out in torch's channels-last memory format.
     """
-    x = stored.to(torch.float32) / 255 if stored.dtype == torch.uint8 else stored
+    x = stored.to(torch.float32).div_(255) if stored.dtype == torch.uint8 else stored  # in place: half the memory is touched
     return x.permute(0, 3, 1, 2) if x.ndim == 4 else x

@@ -26,7 +26,7 @@ def write_documents(
     _write(folder / "preprocessor_config.json", _preprocessing(facts))
     metrics = {
         "student": {**facts.test, "parameters": facts.parameters, "flops": facts.flops},
-        "teacher": facts.teacher and {**facts.teacher, **({"latency": list(teacher)} if teacher else {})},
+        "teacher": _teacher(facts, teacher),
         "baseline": facts.baseline,
         "gain": gain(facts),
         **({"curves": facts.curves} if facts.curves else {}),
@@ -41,6 +41,12 @@ def write_documents(
     sums.unlink(missing_ok=True)
     sums.write_text("".join(f"{digest_of(path)}  {path.name}\n" for path in sorted(folder.iterdir())))
     return [folder / name for name in (*DOCUMENTS, sums.name)]
+
+
+def _teacher(facts: Facts, latency: Sequence[Mapping[str, float]] | None) -> dict[str, Any] | None:
+    if facts.teacher is None:
+        return None
+    return {**facts.teacher, **({"latency": list(latency)} if latency else {})}
 
 
 def _config(facts: Facts) -> dict[str, Any]:
@@ -71,7 +77,7 @@ def _preprocessing(facts: Facts) -> dict[str, Any]:
 
 
 def _normalization(facts: Facts) -> dict[str, list[float]] | None:
-    return facts.normalization and {name: list(values) for name, values in facts.normalization.items()}
+    return None if facts.normalization is None else {name: list(values) for name, values in facts.normalization.items()}
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -45,7 +45,7 @@ def _write(student: Trained, folder: Path) -> None:
         quantizer.set_global(get_default_x86_inductor_quantization_config())
         watched = prepare_pt2e(traced(student.deployed, student.family).module(), quantizer)
         with torch.no_grad():
-            for x in student.calibration.split(_TOGETHER):
+            for x in torch.split(student.calibration, _TOGETHER):
                 watched(x)
         rounded = convert_pt2e(watched)
     used = {str(node.target): attrgetter(str(node.target))(rounded) for node in rounded.graph.nodes if node.op == "get_attr"}

@@ -71,10 +71,11 @@ def offer(
     before, for the card. `look(doing)` is called between two pieces of work, and what it raises ends it. `Unfaithful` where the weights
     themselves do not compute what the student computes; any other format that disagrees is refused alone.
     """
+    look("exporting")
     place, scratch = folder / "out" / "export", folder / "out" / "verify"
-    for fresh in (place, scratch):
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     held = scratch / "held.safetensors"
     hold(student, test, held, flops=facts.flops)
     trained = Trained(student, facts.family, normalizes=facts.normalization is not None, calibration=lambda: calibrating(train, facts.seed))

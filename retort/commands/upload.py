@@ -1,5 +1,6 @@
 """`retort upload`: teachers, architectures and datasets, sent, inspected, and told ready or rejected."""
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,23 +90,41 @@ def architecture(
 def dataset(
     session: Session,
     *,
-    file: Annotated[Path, typer.Argument(help="A zip of folders of images, one folder a class, or an .npz.")],
-    format: Annotated[str | None, typer.Option(help="imagefolder or npz.", show_default="by the file's ending")] = None,
+    file: Annotated[Path, typer.Argument(help="A zip of folders of images, one folder a class; .npz, .safetensors, .parquet or .csv.")],
+    format: Annotated[
+        str | None, typer.Option(help="imagefolder, npz, safetensors, parquet or csv.", show_default="by the file's ending")
+    ] = None,
     classes: Annotated[int | None, typer.Option(min=2, help="How many classes there must be.")] = None,
     size: Annotated[str | None, typer.Option(help="Bring every image to HEIGHTxWIDTH, such as 32x32.")] = None,
     layout: Annotated[str | None, typer.Option(help="NHWC or NCHW, for arrays that could be either.")] = None,
+    label: Annotated[str | None, typer.Option(help="The column of labels, for Parquet and CSV.")] = None,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="The data has no labels: it serves transfer only.")] = False,
     name: Name = None,
     wait: Wait = True,
 ) -> None:
     """Send a dataset."""
-    known = format or {".npz": "npz", ".zip": "imagefolder"}.get(file.suffix.lower())
+    known = format or _format(file)
     if known is None:
-        raise Misused(f"{file.name}: its ending does not tell the format", hint="--format imagefolder or --format npz")
-    given = {"classes": classes, "size": _size(size), "layout": layout}
+        raise Misused(f"{file.name}: its ending does not tell the format", hint=f"--format, one of {', '.join(sorted(_ENDINGS.values()))}")
+    labelled = False if unlabelled else None
+    given = {"classes": classes, "size": _size(size), "layout": layout, "label": label, "labelled": labelled}
     client = session.client()
     sent = _send(session, client, file, "dataset")
     fields = {"upload": sent.id, "format": known, **{field: value for field, value in given.items() if value is not None}}
     _create(session, client, client.datasets, name or file.stem, wait=wait, fields=fields)
+
+
+_ENDINGS = {".zip": "imagefolder", ".npz": "npz", ".safetensors": "safetensors", ".parquet": "parquet", ".csv": "csv"}
+
+
+def _format(file: Path) -> str | None:
+    """The format that a file's ending tells; a zip that holds Parquet is no zip of images."""
+    known = _ENDINGS.get(file.suffix.lower())
+    if known == "imagefolder" and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(name.endswith(".parquet") for name in archive.namelist()):
+                return "parquet"
+    return known
 
 
 @upload.command("weights")

@@ -34,7 +34,8 @@ def test_a_teacher_is_inspected_before_it_is_ready(http: httpx.Client, user: Use
     claim = claim_of(database, asset["job"])
     task = claim.job.inputs["task"]
     assert (claim.job.kind, claim.job.queue, task["kind"], task["asset"]) == ("inspect", "cpu", "inspect", "teacher")
-    assert task["request"] == {"architecture": TEACHER, "normalization": normalization, "labels": list("0123456789")}
+    told = {"architecture": TEACHER, "normalization": normalization, "labels": list("0123456789"), "format": "safetensors"}
+    assert task["request"] == told
     assert list(claim.job.inputs["blobs"]) == ["in/upload"]
     life.complete(database, claim, result={"report": anatomy_report(TEACHER)})
     ready = http.get(f"/v1/teachers/{asset['id']}").json()

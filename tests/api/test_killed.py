@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from core.blobs import CHUNK
 from db.access import create_key, create_tenant
 from db.blobs import Blobs
+from db.places import CHUNK
 from db.session import connect
 from tests.api.test_main import PATIENCE, Environment, environment, serving
 

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from api.settings import Settings
-from core.blobs import CHUNK
 from db.blobs import Blobs
+from db.places import CHUNK
 from db.session import Database, connect
 from tests.api.lab import User
 from tests.api.test_uploads import Slow, declare

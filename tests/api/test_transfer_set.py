@@ -37,8 +37,9 @@ def test_a_job_of_kd_alone_is_taken_and_its_student_has_the_teachers_classes(
 ) -> None:
     answer = http.post("/v1/jobs", json=asked())
     assert answer.status_code == 201, answer.text
-    planned = http.post("/v1/jobs", params={"dry_run": True}, json=asked()).raise_for_status().json()["plan"]
-    assert [(fit["terms"], fit["rows"]) for fit in planned["fits"]] == [(["kd", "task"], 450)]  # 500 and a tenth set aside
+    told = http.post("/v1/jobs", params={"dry_run": True}, json=asked()).raise_for_status().json()
+    assert [(fit["terms"], fit["rows"]) for fit in told["plan"]["fits"]] == [(["kd", "task"], 450)]  # a tenth of 500 is set aside
+    assert told["teacher"] == {"reason": "the dataset has no labels to score it by"}
 
 
 @ONE_DATABASE

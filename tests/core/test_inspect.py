@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save, save_file
 
 from core.anatomy import Anatomy
@@ -79,7 +80,9 @@ def test_a_dataset_is_brought_into_canonical_form(tmp_path: Path) -> None:
     assert isinstance(found, Inspected)
     report = DatasetReport.model_validate(found.report)
     assert report.counts == {"train": 16, "test": 4}
-    (file,) = found.files
+    file, preview = found.files
+    with Image.open(tmp_path / preview.path) as image:
+        assert (preview.name, image.format) == ("preview", "PNG")
     written = tmp_path / file.path
     assert (file.name, file.path) == ("dataset", "out/dataset.safetensors")
     assert (file.sha256, file.bytes) == (digest_of(written), written.stat().st_size)

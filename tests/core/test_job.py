@@ -241,8 +241,9 @@ def test_what_a_job_leaves_is_what_it_told(tmp_path: Path) -> None:
     noise = {"name": "parameter_noise", "epsilons": [0.0, 0.1], "draws": 2}
     folder = fill(tmp_path / "job", evaluate=["accuracy", "agreement", "fgsm", noise, {"name": "boundary", "samples": 20}])
     events = here(folder)
-    (exported,) = (event for event in events if isinstance(event, Exported))
-    assert all((folder / file.path).stat().st_size == file.bytes for file in exported.files)
+    exported = [event for event in events if isinstance(event, Exported)]
+    assert [event.format for event in exported] == ["safetensors", "card"]
+    assert all((folder / file.path).stat().st_size == file.bytes for event in exported for file in event.files)
     config = json.loads((folder / "out" / "export" / "config.json").read_text())
     assert (config["architecture"]["family"], config["normalization"]) == ("mlp", NORMALIZATION)
     (test,) = (event for event in events if isinstance(event, Evaluated) and event.split == "test")

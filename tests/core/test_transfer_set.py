@@ -84,9 +84,33 @@ def test_methods_that_read_no_labels_are_taken(methods: list[Method]) -> None:
     assert (decided.rows, decided.same_classes, decided.evaluate) == ((24,), True, ("agreement",))
 
 
+def test_everything_that_needs_labels_is_told_at_once() -> None:
+    asked: dict[str, Any] = {
+        "dataset": {"id": "ds_1", "classes": ["a", "b"]},
+        "evaluate": ["fgsm", "boundary"],
+        "student": measure(Toy(classes=4)),
+    }
+    with pytest.raises(Refused) as caught:
+        decide(KD(), BSS(), recipe=Recipe(batch_size=8), **asked)
+    places = ["/student/architecture", "/recipe/task_weight", "/evaluate/0", "/evaluate/1", "/methods/1", "/dataset/classes"]
+    assert sorted(refused.where for refused in caught.value.all) == sorted(places)
+
+
+def test_a_student_whose_last_layer_learns_nothing_is_warned_of() -> None:
+    (warning,) = decide(AT()).warnings
+    assert "last layer learns nothing" in warning
+    assert decide(AT(), KD()).warnings == decide(Jacobian(output="teacher")).warnings == ()
+    assert decide(AT(), recipe=Recipe(batch_size=8), dataset_report=report(24)).warnings == ()
+
+
 def test_the_teachers_data_may_be_without_labels_where_no_term_reads_them() -> None:
     quiet = AntiDistillation(labels_weight=0.0, noise_weight=0.0, trace_weight=0.0)
-    known = {"teacher": STUDENT, "teacher_report": transfer_set(12), "dataset_report": report(24), "recipe": Recipe(batch_size=8)}
+    known: dict[str, Any] = {
+        "teacher": STUDENT,
+        "teacher_report": transfer_set(12),
+        "dataset_report": report(24),
+        "recipe": Recipe(batch_size=8),
+    }
     assert decide(quiet, **known, **TEACHERS_DATA).rows == (12, 24)
     with pytest.raises(Refused, match="reads labels, and the teacher_dataset has none") as caught:
         decide(AntiDistillation(), **known, **TEACHERS_DATA)
@@ -124,7 +148,7 @@ def test_rows_are_taken_and_set_aside_by_seed_alone_and_the_plan_counts_them(tak
     asked: dict[str, Any] = {"id": "ds_1", "take": take, "validation": validation}
     data = Unlabelled(60)
     try:
-        splits = subset(data, DatasetRef(**asked))  # type: ignore[arg-type]
+        splits = subset(data, DatasetRef(**asked))
     except KeyError:
         raise AssertionError("a split that is not there was read") from None
     taken = 60 if take is None else take.get("total", 18)
@@ -133,7 +157,7 @@ def test_rows_are_taken_and_set_aside_by_seed_alone_and_the_plan_counts_them(tak
     if splits.validation is not None:
         assert not set(splits.train.index) & set(splits.validation.index)
         assert len(splits.validation) + len(splits.train) == taken
-    again, other = (subset(data, DatasetRef(**asked, seed=seed)) for seed in (0, 1))  # type: ignore[arg-type]
+    again, other = (subset(data, DatasetRef(**asked, seed=seed)) for seed in (0, 1))
     assert again.train.index.tolist() == splits.train.index.tolist()
     if len(splits.train) < 60:
         assert other.train.index.tolist() != splits.train.index.tolist()

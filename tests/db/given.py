@@ -12,7 +12,7 @@ from db.assets import Asset
 from db.blobs import Blobs
 from db.life.submission import UPLOADED, insert_job
 from db.session import Database
-from db.states import TERMINAL, Kind
+from db.states import OF_AN_ASSET, TERMINAL, Kind
 from db.tables import job
 
 PROBLEM = {"where": "/recipe", "reason": "it went wrong", "hint": "try another", "code": "native_crash"}
@@ -23,8 +23,9 @@ OVER = -1.0
 
 def submitted(db: Database, tenant: Tenant, *, kind: Kind = "distil", **changes: Any) -> life.Job:
     """A queued job; an inspection has an asset, as every one does."""
-    if kind == "inspect":
-        found = jobs.get_job(db, tenant, created(db, tenant, **changes).job)
+    if kind in OF_AN_ASSET:
+        task = {"task": {"kind": kind, "asset": "teacher"}}
+        found = jobs.get_job(db, tenant, created(db, tenant, **task | changes).job)
         assert found is not None
         return found
     request: dict[str, Any] = {

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import sqlalchemy as sa
 
-from core.blobs import CHUNK
 from db.access import Tenant
 from db.blobs import BATCH, Blobs
 from db.garbage import sweep
-from db.places import CorruptBlob
+from db.places import CHUNK, CorruptBlob
 from db.session import Database
 from db.tables import blob, blob_chunk
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from core.blobs import CHUNK
 from db.access import Tenant
 from db.blobs import Blobs, discard, forget
 from db.garbage import collect, sweep
-from db.places import CorruptBlob, Elsewhere, File
+from db.places import CHUNK, CorruptBlob, Elsewhere, File
 from db.session import Database
 from db.tables import blob, blob_chunk
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from core.blobs import CHUNK
 from db import access, life
 from db.access import Tenant
 from db.blobs import Blobs, has_room
+from db.places import CHUNK
 from db.session import Database, Full, Unavailable, clock
 from db.tables import job as jobs
 from tests.db.given import PROBLEM, claimed, reread, running, told

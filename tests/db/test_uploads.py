@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from core.blobs import CHUNK
 from db import uploads
 from db.access import Tenant
 from db.blobs import Blobs
 from db.garbage import expire_uploads, sweep
+from db.places import CHUNK
 from db.session import Database, clock
 from db.tables import blob, blob_chunk, upload
 from db.uploads import Busy, Ended, Evicted, Mismatch, Upload, Writer, WrongOffset

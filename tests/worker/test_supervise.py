@@ -48,7 +48,10 @@ def test_an_inspection_makes_its_asset_ready_and_keeps_the_canonical_file(lab: L
     assert found is not None
     assert (found.status, found.report) == ("ready", {"length": 4})
     assert found.blob is not None
-    assert b"".join(lab.blobs.get(found.blob)) == b"ROWS"
+    assert b"".join(lab.blobs.get(found.blob)) == b"dataset rows"
+    (preview,) = assets.list_artifacts(lab.database, lab.tenant, asset.job)
+    assert (preview.name, preview.format) == ("preview.png", "preview")
+    assert b"".join(lab.blobs.get(preview.sha256)) == b"preview rows"
 
 
 def test_the_engine_itself_speaks_the_same_contract_as_the_toy(lab: Lab) -> None:

@@ -128,7 +128,13 @@ def inspect(toy: dict[str, Any]) -> None:
     if toy.get("die"):
         die(toy["die"])
     content = (FOLDER / "in" / "upload").read_bytes()
-    tell(Inspected({"length": len(content)}, [written("out/dataset.safetensors", content.upper())]))
+    made = {"dataset": "out/dataset.safetensors", "preview": "out/preview.png"}  # the order says nothing, the names do
+    tell(
+        Inspected(
+            {"length": len(content)},
+            [replace(written(path, f"{name} {content.decode()}".encode()), name=name) for name, path in made.items()],
+        )
+    )
     tell(Result({}))
 
 

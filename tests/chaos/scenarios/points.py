@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import sqlalchemy as sa
 
-from core.blobs import CHUNK
 from db import life
+from db.places import CHUNK
 from db.tables import blob, blob_chunk
 from tests.chaos.catalogue import Times, scenario
 from tests.chaos.lab import Lab, Process

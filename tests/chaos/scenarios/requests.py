@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 import httpx
 import sqlalchemy as sa
 
-from core.blobs import CHUNK
 from db.blobs import BATCH
 from db.garbage import sweep
+from db.places import CHUNK
 from db.tables import blob
 from tests.chaos.api import Api, api
 from tests.chaos.catalogue import Times, scenario

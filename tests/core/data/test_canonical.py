@@ -107,3 +107,35 @@ def test_a_set_without_labels_has_samples_only(tmp_path: Path) -> None:
     assert report.per_class == {"train": (), "test": ()}
     assert report.counts == {"train": 3, "test": 2}
     assert arrays["train.x"].tolist() == X["train"].tolist()
+
+
+def test_what_is_omitted_leaves_no_hole_in_any_split(tmp_path: Path) -> None:
+    path = tmp_path / "d.safetensors"
+    labels = {"train": np.array([0, 1, 0, 1]), "validation": np.array([0, 1]), "test": np.array([0, 1, 0])}
+    with Writer(path, sample=(1,), dtype="float32", labels=labels, class_names=("a", "b")) as writer:
+        writer.append("test", np.array([[1], [2]], np.float32))
+        writer.omit("train")
+        writer.append("train", np.array([[3], [4], [5]], np.float32))
+        writer.omit("test")
+        writer.append("validation", np.array([[6], [7]], np.float32))
+        report = writer.finish()
+    whole = load_file(path)
+    assert {name: value.ravel().tolist() for name, value in whole.items()} == {
+        "train.x": [3, 4, 5], "train.y": [1, 0, 1], "validation.x": [6, 7], "validation.y": [0, 1], "test.x": [1, 2], "test.y": [0, 1],
+    }  # fmt: skip
+    assert (report.counts, report.broken) == ({"train": 3, "validation": 2, "test": 2}, 2)
+    assert open_canonical(path)[0] == report
+
+
+def test_equal_rows_are_told_by_split_and_place(tmp_path: Path) -> None:
+    labels = {"train": np.array([0, 1, 0, 1]), "validation": np.array([0, 1]), "test": np.array([0, 1])}
+    rows = {"train": [1, 2, 1, 1], "validation": [2, 5], "test": [5, 1]}
+    with Writer(tmp_path / "d", sample=(1,), dtype="uint8", labels=labels, class_names=("a", "b")) as writer:
+        for split, values in rows.items():
+            writer.append(split, np.array(values, np.uint8)[:, None])
+        found = writer.finish().duplicates
+    assert found is not None
+    assert found.within == {"train": 2, "validation": 0, "test": 0}
+    assert found.across == {"train/validation": 1, "train/test": 1, "validation/test": 1}
+    assert found.pairs[:3] == (("train[1]", "validation[0]"), ("validation[1]", "test[0]"), ("train[0]", "test[1]"))
+    assert found.pairs[3:] == (("train[0]", "train[2]"), ("train[0]", "train[3]"))

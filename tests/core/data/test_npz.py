@@ -143,7 +143,7 @@ def test_declared_classes_and_names_are_held_against_the_labels(tmp_path: Path) 
         ({"y_train": Y.astype(np.float32)}, "dtype float32"),
         ({"y_train": np.eye(3, dtype=np.int64)[Y]}, r"shape \(6, 3\)"),
         ({"y_train": Y[:5]}, "6 samples"),
-        ({"x_train": IMAGES.astype(np.int64)}, "dtype int64"),
+        ({"x_train": IMAGES.astype(np.complex64)}, "dtype complex64"),
         ({"x_train": IMAGES[:, :, :1]}, r'"x_test" is uint8 \(2, 2, 3\)'),
         ({"x_train": IMAGES.astype(np.float32)}, '"x_test" is uint8'),
         ({"x_train": IMAGES[:0], "y_train": Y[:0]}, "empty"),
@@ -153,7 +153,7 @@ def test_declared_classes_and_names_are_held_against_the_labels(tmp_path: Path) 
         ({"x_train": np.array(3)}, "empty"),
         ({"x_train": np.zeros((6, 1, 1, 1, 1), np.uint8)}, "has the shape"),
         ({"y_test": Y[:3] + 1, "y_train": Y}, '"3" has fewer than 1'),
-        ({"images": IMAGES}, 'holds "images.npy"'),
+        ({"images": IMAGES}, 'holds "images"'),
         ({"x": IMAGES}, "lacks y"),
     ],
 )

@@ -4,6 +4,7 @@ import pytest
 
 from db import assets, jobs, life
 from db.access import Tenant
+from db.assets import Asset
 from db.session import Database
 from tests.db.given import LEASE, OVER, PROBLEM, claimed, created, reread, running, submitted, told, uploaded
 
@@ -120,6 +121,47 @@ def test_an_inspected_teacher_keeps_the_bytes_that_were_uploaded(database: Datab
     ready = assets.get_asset(database, tenant, asset.id)
     assert ready is not None
     assert (ready.status, ready.blob, ready.bytes) == ("ready", asset.blob, 7)
+
+
+def converting(database: Database, tenant: Tenant) -> Asset:
+    """A teacher whose upload is converted first."""
+    return created(database, tenant, task={"kind": "convert", "asset": "teacher", "request": {"labels": None}})
+
+
+def test_a_conversion_hands_its_asset_on_to_an_inspection_of_what_it_made(database: Database, tenant: Tenant) -> None:
+    asset = converting(database, tenant)
+    converted = uploaded(database, tenant, b"safetensors")
+    claim = claimed(database)
+    assert (claim.job.id, claim.job.kind) == (asset.job, "convert")
+    for _ in range(2):  # the answer of the first commit may have been lost
+        assert life.complete(database, claim, result={"report": {"selected": "ema"}}, canonical=converted)
+    waiting = assets.get_asset(database, tenant, asset.id)
+    assert waiting is not None
+    assert (waiting.status, waiting.blob, waiting.report) == ("processing", converted, None)
+    inspection = claimed(database)
+    assert (inspection.job.id, inspection.job.kind, inspection.job.asset) == (waiting.job, "inspect", asset.id)
+    task = {"kind": "inspect", "asset": "teacher", "request": {"labels": None}, "safety": {"selected": "ema"}}
+    assert inspection.job.inputs == {"task": task, "blobs": {"in/upload": converted}}
+    life.complete(database, inspection, result={"report": {"parameters": 3}})
+    ready = assets.get_asset(database, tenant, asset.id)
+    assert ready is not None
+    assert (ready.status, ready.blob) == ("ready", converted)
+
+
+def test_a_conversion_that_fails_rejects_its_asset(database: Database, tenant: Tenant) -> None:
+    asset = converting(database, tenant)
+    life.fail(database, claimed(database), code="invalid_input", problem=PROBLEM)
+    rejected = assets.get_asset(database, tenant, asset.id)
+    assert rejected is not None
+    assert (rejected.status, rejected.problem) == ("rejected", PROBLEM)
+
+
+def test_a_conversion_of_an_asset_that_is_gone_leaves_no_inspection(database: Database, tenant: Tenant) -> None:
+    asset = converting(database, tenant)
+    claim = claimed(database)
+    assets.delete_asset(database, tenant, asset.id)
+    assert not life.complete(database, claim, result={"report": {}}, canonical=uploaded(database, tenant, b"safetensors"))
+    assert life.claim(database, worker="w2", queues=["cpu"], lease=LEASE) is None
 
 
 @pytest.mark.parametrize("end", ["fail", "retry", "reap"])
