@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from core.anatomy import Anatomy, normalized
-from core.errors import Refused
+from core.errors import Refused, first_line
 from core.isolation import bounded
-from core.onnx_file import Port, entry_of, first_line, leaving_of, numbers_in, read_model
+from core.onnx_file import Port, entry_of, leaving_of, numbers_in, read_model
 
 FAMILY = "onnx"
 _SPARE = 512 << 20

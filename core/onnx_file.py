@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.errors import Refused
+from core.errors import Refused, first_line
 from core.isolation import bounded
 
 _MAX_BYTES = 2 << 30
@@ -144,8 +144,3 @@ def leaving_of(model: Any, where: str) -> Port:
 def numbers_in(model: Any, where: str) -> int:
     """How many real numbers a model holds: its parameters, as far as a format without that word can tell."""
     return sum(math.prod(tensor.dims) for tensor in _tensors(model.graph, where) if tensor.data_type in _FLOATS)
-
-
-def first_line(wrong: BaseException) -> str:
-    """The first line of what a library says is wrong, or the name of its error."""
-    return (str(wrong).strip().splitlines() or [type(wrong).__name__])[0][:300]
