@@ -31,7 +31,7 @@ EXIT_ORPHANED = 99
 """The child's parent was already dead when the child started."""
 
 
-_LONGEST = 2000
+_LONGEST = 1000
 """Characters of a reason: what a file says of itself may be quoted in it, and has any length."""
 
 

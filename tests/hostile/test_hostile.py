@@ -8,11 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import headers, pickles
+from tests.hostile import architectures, archives, headers, images, onnx, pickles, tables
 from tests.hostile.inputs import MLP, Input, faults, strays
 from tests.hostile.reader import Outcome, Reader
 
-CORPORA: dict[str, tuple[Callable[[str], Iterator[Input]], int]] = {"pickles": (pickles.inputs, 50), "headers": (headers.inputs, 30)}
+CORPORA: dict[str, tuple[Callable[[str], Iterator[Input]], int]] = {
+    "pickles": (pickles.inputs, 50),
+    "headers": (headers.inputs, 30),
+    "archives": (archives.inputs, 100),
+    "images": (images.inputs, 40),
+    "onnx": (onnx.inputs, 60),
+    "tables": (tables.inputs, 60),
+    "architectures": (architectures.inputs, 80),
+}
 """Each corpus, and the least that it holds."""
 
 
