@@ -195,7 +195,8 @@ def test_a_teacher_of_each_format_is_told_as_it_was_said(tmp_path: Path, capsys:
     made = {"object": "teacher", "id": "tch_1", "name": "t", "status": "ready", "report": report}
 
     def play(request: Request) -> Answer:
-        return Answer(200, json.dumps(made if request.path == "/v1/teachers" else sent).encode())
+        answer = made if request.path == "/v1/teachers" else {"data": [sent]} if request.method == "GET" else sent
+        return Answer(200, json.dumps(answer).encode(), headers={"Upload-Offset": "0", "Upload-Complete": "?0"})
 
     for name, more, told in (
         ("t.pth", ["--select", "ema", "--rename", "net.=", "--architecture", "arc_1"], {
