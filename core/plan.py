@@ -231,6 +231,11 @@ def _outputs(
         if spec.label_map is not None:
             raise Refused("/label_map", "there is no teacher whose outputs it could name", hint="name a teacher, or leave label_map out")
         return None, False
+    if not dataset.labelled:
+        if spec.label_map is not None:
+            reason = "the dataset has no labels, so no classes that outputs could answer for"
+            raise Refused("/label_map", reason, hint="leave label_map out: the student's outputs are the teacher's")
+        return None, False
     outputs = answering(dataset.class_names, labels, teacher.classes, spec.label_map, where="/label_map")
     return outputs, outputs is not None or spec.label_map is not None
 

@@ -153,6 +153,9 @@ def asset(one: Asset) -> Text:
     what = _what(one)
     if what:
         text.append(f" ({what})")
+    measured = (one.report or {}).get("anatomy") or {}
+    if measured.get("activations"):  # a report may be older than that figure
+        text.append(f"\n  for one input: {measured['flops']:,} floating-point operations; training keeps {measured['activations']:,} bytes")
     if one.problem:
         where = f"{one.problem['where']}: " if one.problem.get("where") else ""
         text.append(f"\n  {where}{one.problem.get('reason', '')}")
