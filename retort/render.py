@@ -161,8 +161,12 @@ def asset(one: Asset) -> Text:
         text.append(f"\n  {where}{one.problem.get('reason', '')}")
         if one.problem.get("hint"):
             text.append("\n  try: ", "bold").append(str(one.problem["hint"]))
-    for note in (one.report or {}).get("notes", ()):
-        text.append(f"\n  note: {note}")
+    report = one.report or {}
+    if score := report.get("evaluation"):
+        text.append(f"\n  accuracy {score['accuracy']:.4f} on {score['n']:,} test samples of {score['dataset']}")
+    for kind in ("notes", "warnings"):
+        for said in report.get(kind, ()):
+            text.append(f"\n  {kind[:-1]}: {said}")
     return text
 
 

@@ -55,6 +55,15 @@ def test_a_result_without_labels_shows_the_agreement_in_the_place_of_accuracy() 
     assert ["job_1", "small", "succeeded", "agreement", "0.8750", "(n", "=", "8)"] in [line[:8] for line in lines]
 
 
+def test_a_dataset_without_labels_says_so_in_the_place_of_its_classes() -> None:
+    report = {"classes": 0, "labelled": False, "counts": {"train": 80, "test": 20}}
+    raw = {"object": "dataset", "id": "ds_1", "name": "u", "status": "ready", "report": report, "created_at": None}
+    shown = Console(width=100, file=io.StringIO())
+    with stage(script(Answer(200, json.dumps({"data": [raw], "has_more": False}).encode()))) as service:
+        shown.print(assets(Client(service.url, key="k").datasets.list()))
+    assert "no labels, 80 train, 20 test" in shown.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_a_network_is_shown_with_what_one_input_costs_and_one_from_before_that_was_measured_without() -> None:
     anatomy = {"flops": 3506816, "activations": 209030}
     raw = {"id": "arc_1", "object": "architecture", "name": "n", "status": "ready", "report": {"parameters": 6010, "anatomy": anatomy}}
@@ -63,12 +72,3 @@ def test_a_network_is_shown_with_what_one_input_costs_and_one_from_before_that_w
     assert "3,506,816 floating-point operations; training keeps 209,030 bytes" in shown
     before = {**raw, "report": {"parameters": 6010, "anatomy": {"flops": 3506816}}}
     assert "training keeps" not in asset(Asset.of(before)).plain
-
-
-def test_a_dataset_without_labels_says_so_in_the_place_of_its_classes() -> None:
-    report = {"classes": 0, "labelled": False, "counts": {"train": 80, "test": 20}}
-    raw = {"object": "dataset", "id": "ds_1", "name": "u", "status": "ready", "report": report, "created_at": None}
-    shown = Console(width=100, file=io.StringIO())
-    with stage(script(Answer(200, json.dumps({"data": [raw], "has_more": False}).encode()))) as service:
-        shown.print(assets(Client(service.url, key="k").datasets.list()))
-    assert "no labels, 80 train, 20 test" in shown.file.getvalue()  # type: ignore[attr-defined]
