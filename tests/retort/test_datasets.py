@@ -14,7 +14,8 @@ MADE = {"object": "dataset", "id": "ds_1", "name": "d", "status": "processing"}
 
 
 def play(request: Request) -> Answer:
-    return Answer(200, json.dumps(MADE if request.path == "/v1/datasets" else SENT).encode())
+    answer = MADE if request.path == "/v1/datasets" else {"data": []} if request.method == "GET" else SENT
+    return Answer(200, json.dumps(answer).encode(), headers={"Upload-Offset": "0", "Upload-Complete": "?0"})
 
 
 @pytest.mark.parametrize(
