@@ -32,12 +32,12 @@ from core.taps import Tapped
 
 STUDENTS: Sequence[Mapping[str, Any]] = (
     {"family": "mlp", "hidden": [128]},
-    {"family": "convnet"},
-    {"family": "resnet", "depth": 20},
-    {"family": "wrn", "depth": 16, "widen": 1},
-    {"family": "vgg"},
-    {"family": "mobilenetv2"},
+    {"family": "resnet", "depth": 8},
     {"family": "shufflenetv2"},
+    {"family": "mobilenetv2"},
+    {"family": "convnet"},
+    {"family": "wrn", "depth": 10, "widen": 1},
+    {"family": "vgg"},
 )
 _BATCH = 128
 

@@ -112,7 +112,7 @@ def plan(
     with wrong.gather():
         outputs, is_named = _outputs(spec, teacher, dataset, teacher_labels)
     other = None if is_named or wrong.found else other_classes(dataset.class_names, teacher_labels)
-    if teacher is not None and (outputs is not None or (wrong.found and dataset.labelled)):
+    if teacher is not None and dataset.labelled and (outputs is not None or wrong.found):
         # Its weights stay those of all its outputs. Where the map is wrong, nothing more is said of its classes.
         teacher = teacher.model_copy(update={"classes": dataset.classes})
     _fits_together(spec, teacher, student, dataset, wrong)

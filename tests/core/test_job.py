@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from importlib import util
 from pathlib import Path
 from typing import Any
 
@@ -382,6 +383,16 @@ def test_a_child_says_how_it_ended_where_the_disk_is_full_and_where_its_checkpoi
     assert "No space left on device" in full.refusal.reason
     (folder / "in" / "checkpoint.safetensors").write_bytes(b"no checkpoint")
     assert work("run", folder).code == EXIT_UNRESUMABLE
+
+
+def test_a_format_that_this_machine_cannot_make_is_refused_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name: None if name == "onnxruntime" else known(name))
+    told = list[Event]()
+    with pytest.raises(Refused, match="lacks onnxruntime") as refused:
+        here(fill(tmp_path / "job", exports=["safetensors", "onnx"]), lambda event: told.append(event) is not None)
+    assert refused.value.where == "/exports/1"
+    assert told == [Phase("staging")]
 
 
 def test_what_a_broken_write_left_is_removed_at_the_start(tmp_path: Path) -> None:
