@@ -17,7 +17,7 @@ COPY db db
 COPY migrations migrations
 COPY retort retort
 COPY worker worker
-RUN pip install --no-cache-dir --constraint constraints.txt --editable .
+RUN pip install --no-cache-dir --constraint constraints.txt --editable '.[export,timm,parquet]'
 
 USER retort
 ENV RETORT_DATA=/data

@@ -1,4 +1,4 @@
-# The one door to everything: make demo, make test, make check, make chaos, make bench, make step, make bss, make penalty, make trace,
+# The one door to everything: make demo, make test, make check, make chaos, make bench, make step, make bss, make penalty, make trace, make datasets,
 # make tables DATA=<images>.
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo test check format chaos bench step bss penalty trace tables clean
+.PHONY: demo test check format chaos bench step bss penalty trace datasets tables clean
 
 $(READY): pyproject.toml constraints.txt retort/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Retort needs Python 3.11 or newer, this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
@@ -54,6 +54,9 @@ penalty: $(READY)
 
 trace: $(READY)
 	$(BIN)/python -m benchmarks.trace --out benchmarks/results/trace.json
+
+datasets: $(READY)
+	$(BIN)/python -m benchmarks.datasets --out benchmarks/results/datasets.json
 
 tables: $(READY)
 	@test -n "$(DATA)" || { echo "say where the images are: make tables DATA=<name>.tar.xz"; exit 1; }

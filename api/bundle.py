@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
@@ -19,6 +20,7 @@ DOCUMENTS = "card"
 _REMEMBERED = 10_000
 _crcs: dict[tuple[str, str], int] = {}
 """The CRC-32 of what was read once, by tenant and digest: a zip wants it, and the bytes of a digest never change."""
+_remembering = threading.Lock()
 
 
 def layout(artifacts: Sequence[Artifact]) -> dict[str, str]:
@@ -63,14 +65,16 @@ def _member(blobs: Blobs, tenant: Tenant, path: str, artifact: Artifact) -> Memb
 
     def crc() -> int:
         key = (tenant.id, artifact.sha256)
-        if key not in _crcs:
+        found = _crcs.get(key)
+        if found is None:
             found = 0
             for chunk in blobs.get(artifact.sha256):
                 found = zlib.crc32(chunk, found)
-            while len(_crcs) >= _REMEMBERED:
-                _crcs.pop(next(iter(_crcs)), None)
-            _crcs[key] = found
-        return _crcs[key]
+            with _remembering:
+                while len(_crcs) >= _REMEMBERED:
+                    del _crcs[next(iter(_crcs))]
+                _crcs[key] = found
+        return found
 
     return Member(path, artifact.bytes, crc, read)
 

@@ -26,7 +26,7 @@ def teacher_score(running: Service, tenant: Tenant, teacher: Asset, dataset: Ass
     if label_map is None:
         found = (teacher.report or {}).get("evaluation")
         if found and found["dataset"] == dataset.id:
-            return found
+            return dict(found)
     done = jobs.find_by_spec(running.database, tenant, _sha(teacher, dataset, label_map))
     if done is None or done.state != "succeeded":
         return None

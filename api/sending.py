@@ -1,12 +1,14 @@
 """Bytes on their way out: conditional requests, one range at a time, and digests, as RFC 9110 and RFC 9530 have them."""
 
+import asyncio
 import base64
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import anyio.to_thread
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
@@ -56,7 +58,7 @@ def send(request: Request, file: Representation) -> Response:
         return Response(headers=headers, media_type=file.media)
     wanted = _range(request, file)
     if wanted is None:
-        return StreamingResponse(_late(file.read(0, file.size)), headers=headers, media_type=file.media)
+        return StreamingResponse(_ahead(_late(file.read(0, file.size))), headers=headers, media_type=file.media)
     start, stop = wanted
     if start >= stop:
         raise Problem(
@@ -66,7 +68,7 @@ def send(request: Request, file: Representation) -> Response:
             headers={"Content-Range": f"bytes */{file.size}", "ETag": headers["ETag"]},
         )
     headers |= {"Content-Length": str(stop - start), "Content-Range": f"bytes {start}-{stop - 1}/{file.size}"}
-    return StreamingResponse(file.read(start, stop), 206, headers=headers, media_type=file.media)
+    return StreamingResponse(_ahead(file.read(start, stop)), 206, headers=headers, media_type=file.media)
 
 
 def _has(request: Request, tag: str) -> bool:
@@ -97,6 +99,17 @@ def _range(request: Request, file: Representation) -> tuple[int, int] | None:
 def _attachment(name: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"
+
+
+async def _ahead(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The chunks, each read on a thread while the one before it goes out."""
+    coming = asyncio.create_task(anyio.to_thread.run_sync(next, chunks, None))
+    try:
+        while (chunk := await coming) is not None:
+            coming = asyncio.create_task(anyio.to_thread.run_sync(next, chunks, None))
+            yield chunk
+    finally:
+        coming.add_done_callback(lambda read: read.cancelled() or read.exception())  # nobody waits for it where the caller hung up
 
 
 def _late(chunks: Iterator[bytes]) -> Iterator[bytes]:

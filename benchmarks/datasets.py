@@ -45,14 +45,13 @@ def main() -> None:
         return
     asked.work.mkdir(parents=True)
     try:
-        found = {"machine": describe(), "images": _images(asked.work, asked.images, asked.n)}
-        found["reading"] = [_reading(asked.work, side, batch, asked.gib, asked.n) for side, batch in CASES]
+        found: dict[str, Any] = {"machine": describe(), "images": _images(asked.work, asked.images, asked.n), "reading": []}
+        for side, batch in CASES:
+            found["reading"].append(_told(_reading(asked.work, side, batch, asked.gib, asked.n)))
     finally:
         shutil.rmtree(asked.work)
-    text = json.dumps(found, indent=1) + "\n"
-    print(text)
     if asked.out:
-        asked.out.write_text(text)
+        asked.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _images(work: Path, count: int, n: int) -> dict[str, Any]:
@@ -69,9 +68,15 @@ def _images(work: Path, count: int, n: int) -> dict[str, Any]:
             spent, peak = _child(["-m", "core", "inspect", str(folder)], threads=2)
             seconds.append(spent)
             peaks.append(peak)
-        cases[name] = {"images": count, "seconds": spread(seconds), "peak_rss_bytes": max(peaks)}
+        cases[name] = _told({"images": count, "seconds": spread(seconds), "peak_rss_bytes": max(peaks)})
         shutil.rmtree(folder)
     return cases
+
+
+def _told(case: dict[str, Any]) -> dict[str, Any]:
+    """The same, shown as soon as it is known."""
+    print(json.dumps(case), flush=True)
+    return case
 
 
 def _zip(path: Path, count: int, shape: tuple[int, ...]) -> None:

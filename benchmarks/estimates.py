@@ -31,7 +31,7 @@ from core.networks import parse
 from core.plan import plan
 from core.spec import JobSpec
 
-_IMAGES = {"train": 2000, "test": 500}
+_IMAGES = {"train": 1200, "test": 300}
 _EACH = 0.02
 
 
@@ -89,16 +89,24 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"calibrated: {device.model_dump_json()}", flush=True)
     with tempfile.TemporaryDirectory(prefix="retort-estimates-") as name:
         bed = _bed(Path(name))
-        found = []
+        found = list[dict[str, Any]]()
         for case in CASES:
             if options.only is None or options.only in case.name:
                 found.append(_held_against(case, bed, device, options.threads))
                 print(_line(found[-1]), flush=True)
-    inside = {what: sum(each[what]["inside"] for each in found) for what in ("seconds", "processor_seconds", "bytes")}
-    print(f"of {len(found)} jobs within the range: {inside}")
-    if options.out:
-        result = {"threads": options.threads, "cases": found, "n": len(found), "inside": inside, "calibration": device.model_dump()}
-        options.out.write_text(json.dumps({**result, "machine": machine.describe()}, indent=1) + "\n")
+                if options.out:
+                    options.out.write_text(json.dumps(_summed_up(found, device, options.threads), indent=1) + "\n")
+    print(f"of {len(found)} jobs within the range: {_inside(found)}")
+
+
+def _summed_up(found: Sequence[Mapping[str, Any]], device: Calibration, threads: int) -> dict[str, Any]:
+    """All that was measured so far."""
+    whole = {"threads": threads, "n": len(found), "inside": _inside(found), "cases": found, "calibration": device.model_dump()}
+    return {**whole, "images": _IMAGES, "machine": machine.describe()}
+
+
+def _inside(found: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    return {what: sum(each[what]["inside"] for each in found) for what in ("seconds", "processor_seconds", "bytes")}
 
 
 def _calibration(threads: int) -> Calibration:

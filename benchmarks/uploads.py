@@ -15,26 +15,19 @@ import random
 import signal
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from benchmarks import machine
 from benchmarks.processes import forget_peak, resident
-from db import access, garbage, life, uploads
-from db.access import Tenant
+from benchmarks.site import Site, answer, begin, process, site
+from db import life, uploads
 from db.blobs import BATCH, Blobs
-from db.session import Database, connect
-from migrations.schema import upgrade
-from tests.servers import free_port, start_postgres
+from tests.servers import free_port
 
 MEBIBYTE = 1 << 20
 CUTS = 20
@@ -50,46 +43,6 @@ async def app(scope, receive, send):
         await send({"type": "http.response.body"})
 uvicorn.run(app, port=int(sys.argv[1]), loop="uvloop", http="httptools", log_level="error", lifespan="off")
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """One store, and the API that serves it."""
-
-    environment: dict[str, str]
-    database: Database
-    tenant: Tenant
-    key: str
-    log: Path
-
-    @property
-    def port(self) -> int:
-        """Where the API listens."""
-        return int(self.environment["RETORT_PORT"])
-
-    @contextmanager
-    def api(self) -> Iterator[subprocess.Popen[bytes]]:
-        """The API as a process, once it answers."""
-        with process([sys.executable, "-m", "api"], self.port, self.log, env=self.environment) as started:
-            yield started
-
-    def client(self) -> httpx.Client:
-        """A client with the key."""
-        headers = {"Authorization": f"Bearer {self.key}"}
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=600, trust_env=False)
-
-    def declare(self, size: int, digest: str) -> str:
-        """The id of a new upload."""
-        asked = {"purpose": "dataset", "filename": "big", "bytes": size, "sha256": digest}
-        with self.client() as client:
-            return str(client.post("/v1/uploads", json=asked).raise_for_status().json()["id"])
-
-    def forget(self) -> None:
-        """Nothing of what came is left."""
-        with self.client() as client:
-            for each in client.get("/v1/uploads", params={"limit": 100}).json()["data"]:
-                client.delete(f"/v1/uploads/{each['id']}")
-        garbage.collect(self.database, older=-1)
 
 
 def main() -> None:
@@ -114,45 +67,6 @@ def main() -> None:
     print(text)
     if options.out:
         options.out.write_text(text + "\n")
-
-
-@contextmanager
-def site(store: str, folder: Path) -> Iterator[Site]:
-    """A store with a tenant in it. PostgreSQL is the tests' own, which does not sync to disk; the directory stands beside SQLite."""
-    with ExitStack() as stack:
-        folder.mkdir()
-        url = stack.enter_context(start_postgres(folder)) if store == "postgresql" else f"sqlite:///{folder / 'retort.db'}"
-        database = connect(url, directory=folder / "blobs" if store == "directory" else None)
-        stack.callback(database.close)
-        upgrade(database)
-        tenant = access.create_tenant(database, "bench")
-        environment = {
-            "PATH": os.environ["PATH"], "RETORT_DATABASE_URL": url, "RETORT_BROKER_URL": f"filesystem://{folder / 'broker'}",
-            "RETORT_DATA": str(folder / "data"), "RETORT_PORT": str(free_port()),
-        }  # fmt: skip
-        if database.directory is not None:
-            environment["RETORT_BLOBS"] = str(database.directory)
-        yield Site(environment, database, tenant, access.create_key(database, tenant, name="bench"), folder / "api.log")
-
-
-@contextmanager
-def process(words: list[str], port: int, log: Path, *, env: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, once it listens; killed at the end."""
-    with log.open("ab") as file:
-        started = subprocess.Popen(words, env=env, stdout=file, stderr=file)
-    try:
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                if started.poll() is not None:
-                    raise RuntimeError(f"the server ended: {log.read_text()[-2000:]}") from None
-                time.sleep(0.05)
-        yield started
-    finally:
-        started.kill()
-        started.wait()
 
 
 def rates(place: Site, folder: Path, size: int, rounds: int) -> dict[str, Any]:
@@ -212,10 +126,10 @@ def cut(place: Site, folder: Path, size: int) -> dict[str, Any]:
             before, _ = resident(api.pid)
             for stop in group:
                 offset = int(client.head(f"/v1/uploads/{id}/content").headers["Upload-Offset"])
-                with _begin(place, id, offset, size) as line, big.open("rb") as file:
+                with begin(place, id, offset, size) as line, big.open("rb") as file:
                     line.sendfile(file, offset, max(0, stop - offset))
                     if stop == size:
-                        _answer(line)
+                        answer(line)
                     elif stop == killed:
                         api.send_signal(signal.SIGKILL)
                 if stop != killed:
@@ -239,44 +153,25 @@ def _random_file(path: Path, size: int) -> Path:
 
 def _upload(place: Site, big: Path, size: int, digest: str) -> None:
     id = place.declare(size, digest)
-    with _begin(place, id, 0, size) as line, big.open("rb") as file:
+    with begin(place, id, 0, size) as line, big.open("rb") as file:
         line.sendfile(file, 0, size)
-        _answer(line)
+        answer(line)
 
 
 def _put(port: int, path: str, headers: str, big: Path, size: int) -> None:
     with socket.create_connection(("127.0.0.1", port)) as line, big.open("rb") as file:
         line.sendall(f"PUT {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {size}\r\n{headers}\r\n".encode())
         line.sendfile(file, 0, size)
-        _answer(line)
-
-
-def _begin(place: Site, id: str, offset: int, size: int) -> socket.socket:
-    """A line on which the rest of an upload was announced."""
-    line = socket.create_connection(("127.0.0.1", place.port))
-    told = {
-        "Host": "127.0.0.1", "Authorization": f"Bearer {place.key}", "Content-Type": "application/partial-upload",
-        "Content-Length": size - offset, "Upload-Offset": offset, "Upload-Complete": "?1",
-    }  # fmt: skip
-    words = "".join(f"{name}: {value}\r\n" for name, value in told.items())
-    line.sendall(f"PATCH /v1/uploads/{id}/content HTTP/1.1\r\n{words}\r\n".encode())
-    return line
-
-
-def _answer(line: socket.socket) -> bytes:
-    head = line.recv(65536)
-    if head.split(b" ", 2)[1][:1] != b"2":
-        raise RuntimeError(head.decode(errors="replace"))
-    return head
+        answer(line)
 
 
 def _warm(place: Site) -> None:
     """A small upload: what the service needs once is no part of what a file needs."""
     data = os.urandom(1000)
     id = place.declare(len(data), hashlib.sha256(data).hexdigest())
-    with _begin(place, id, 0, len(data)) as line:
+    with begin(place, id, 0, len(data)) as line:
         line.sendall(data)
-        _answer(line)
+        answer(line)
 
 
 def _write(place: Site, data: memoryview, digest: str) -> None:
@@ -303,7 +198,7 @@ def _artifact(place: Site, data: memoryview, digest: str) -> str:
 def _get(place: Site, artifact: str, size: int) -> None:
     with socket.create_connection(("127.0.0.1", place.port)) as line:
         line.sendall(f"GET /v1/artifacts/{artifact}/content HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {place.key}\r\n\r\n".encode())
-        head = _answer(line)
+        head = answer(line)
         came, buffer = len(head.partition(b"\r\n\r\n")[2]), bytearray(MEBIBYTE)
         while came < size:
             came += line.recv_into(buffer) or size

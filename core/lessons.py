@@ -89,7 +89,7 @@ class Taught:
         if teacher is not None and teacher.frozen and method.needs_teacher and not method.answers_suffice:
             only = f"of this teacher ({teacher.family}) there are the logits alone: no taps, no gradient, no weights"
             hint = "kd, which compares logits; or the teacher as safetensors with its architecture"
-            raise Refused(f"/methods/{ordinal}/name", f"the method {method.name!r} looks into the teacher, and {only}", hint=hint)
+            raise Refused(f"/methods/{ordinal}", f"the method {method.name!r} looks into the teacher, and {only}", hint=hint)
 
     def _same_outputs(self, ordinal: int, lesson: Lesson) -> None:
         """Refuse a method that takes the teacher's outputs for the student's, where names tell that they are of other classes."""

@@ -112,7 +112,7 @@ def plan(
     with wrong.gather():
         outputs, is_named = _outputs(spec, teacher, dataset, teacher_labels)
     other = None if is_named or wrong.found else other_classes(dataset.class_names, teacher_labels)
-    if teacher is not None and (outputs is not None or (wrong.found and dataset.labelled)):
+    if teacher is not None and dataset.labelled and (outputs is not None or wrong.found):
         # Its weights stay those of all its outputs. Where the map is wrong, nothing more is said of its classes.
         teacher = teacher.model_copy(update={"classes": dataset.classes})
     _fits_together(spec, teacher, student, dataset, wrong)
@@ -230,6 +230,11 @@ def _outputs(
     if teacher is None:
         if spec.label_map is not None:
             raise Refused("/label_map", "there is no teacher whose outputs it could name", hint="name a teacher, or leave label_map out")
+        return None, False
+    if not dataset.labelled:
+        if spec.label_map is not None:
+            reason = "the dataset has no labels, so no classes that outputs could answer for"
+            raise Refused("/label_map", reason, hint="leave label_map out: the student's outputs are the teacher's")
         return None, False
     outputs = answering(dataset.class_names, labels, teacher.classes, spec.label_map, where="/label_map")
     return outputs, outputs is not None or spec.label_map is not None

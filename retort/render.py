@@ -153,13 +153,20 @@ def asset(one: Asset) -> Text:
     what = _what(one)
     if what:
         text.append(f" ({what})")
+    measured = (one.report or {}).get("anatomy") or {}
+    if measured.get("activations"):  # a report may be older than that figure
+        text.append(f"\n  for one input: {measured['flops']:,} floating-point operations; training keeps {measured['activations']:,} bytes")
     if one.problem:
         where = f"{one.problem['where']}: " if one.problem.get("where") else ""
         text.append(f"\n  {where}{one.problem.get('reason', '')}")
         if one.problem.get("hint"):
             text.append("\n  try: ", "bold").append(str(one.problem["hint"]))
-    for note in (one.report or {}).get("notes", ()):
-        text.append(f"\n  note: {note}")
+    report = one.report or {}
+    if score := report.get("evaluation"):
+        text.append(f"\n  accuracy {score['accuracy']:.4f} on {score['n']:,} test samples of {score['dataset']}")
+    for kind in ("notes", "warnings"):
+        for said in report.get(kind, ()):
+            text.append(f"\n  {kind[:-1]}: {said}")
     return text
 
 

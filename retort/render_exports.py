@@ -19,7 +19,7 @@ _FIGURES: Mapping[str, tuple[str, Callable[[Any], str]]] = {
 
 
 def exports(found: Sequence[Export]) -> Table:
-    """One column a format, one line for each figure that any of them has; latencies as the median and the 95th percentile."""
+    """One column a format, one line for each figure that any of them has; latencies at each batch size in milliseconds."""
     table = table_of("", *(each.format for each in found))
     table.add_row("status", *(status(each.status) for each in found))
     for name, (title, read) in _FIGURES.items():
@@ -29,5 +29,5 @@ def exports(found: Sequence[Export]) -> Table:
     timed = [{time["batch"]: time for time in each.facts.get("latency") or ()} for each in found]
     for batch in sorted({batch for times in timed for batch in times}):
         shown = (f"{times[batch]['p50_ms']:.3g}, {times[batch]['p95_ms']:.3g}" if batch in times else "" for times in timed)
-        table.add_row(f"ms at batch {batch}", *shown)
+        table.add_row(f"p50, p95 ms at {batch}", *shown)
     return table

@@ -12,7 +12,7 @@ from typing import Literal
 
 import structlog
 from fastapi import APIRouter, Response, status
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from api.deps import Running, Service
 from migrations.schema import at_head, head
@@ -40,6 +40,7 @@ class Readiness(BaseModel):
 
     status: Literal["ready", "not_ready"]
     checks: list[Check]
+    conversion: Literal["off", "isolated", "anyway"] = Field(description="whether PyTorch checkpoints are opened, and how contained")
 
 
 class Version(BaseModel):
@@ -65,7 +66,7 @@ def readyz(running: Running, response: Response) -> Readiness:
     if not is_ready:
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
         response.headers["Retry-After"] = "5"
-    return Readiness(status="ready" if is_ready else "not_ready", checks=checks)
+    return Readiness(status="ready" if is_ready else "not_ready", checks=checks, conversion=running.settings.convert)
 
 
 @router.get("/version", summary="What runs here")

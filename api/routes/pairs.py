@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
+from api import named
 from api.auth import Caller
 from api.deps import ID, Running
-from api.named import anatomy, ready
 from api.shapes import PairCard, Pairs, Suggestion, TapCard
 from core.anatomy import Anatomy, match
 from core.errors import Refused
@@ -36,10 +36,10 @@ def _tap(network: Anatomy, tap: str) -> TapCard:
 def suggest_pairs(
     running: Running,
     caller: Caller,
-    teacher: Annotated[str, Query(pattern=ID, description="the id of a teacher")],
+    teacher: Annotated[str, Query(pattern=ID, description="the id of a teacher, or of a finished job")],
     architecture: Annotated[str, Query(pattern=ID, description="the id of the student's architecture")],
 ) -> Pairs:
     """What methods on features compare by default in these two networks. A job may name other pairs: `pairs` of its method."""
     # The request has no body, so a finding points nowhere in it: its words name the asset.
-    networks = anatomy(ready(running, caller, "teacher", teacher, "")), anatomy(ready(running, caller, "architecture", architecture, ""))
+    networks = named.teacher(running, caller, teacher, "").anatomy, named.architecture(running, caller, architecture, "").anatomy
     return Pairs(data=[suggest("out", *networks), suggest("pre", *networks)])

@@ -26,7 +26,7 @@ class Digests:
         if split in self._kept:
             kept = self._kept[split]
             for row in rows.reshape(len(rows), -1).view(np.uint8):
-                kept += blake2b(row, digest_size=16).digest()
+                kept += blake2b(row.data, digest_size=16).digest()
 
     def compare(self, name: Callable[[str, int], str]) -> Duplicates | None:
         """What is equal to what; `name` tells a row of a split to people. None where there were too many samples to look."""

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from core.data.archive import MAX_RATIO
+from core.data.pages import page_sizes
 from core.errors import Refused
 
 MAX_ROWS = 5_000_000
 MAX_FOOTER = 16 << 20
 MAX_GROUP = 1 << 30
-_SMALL = 64 << 20
+MAX_PAGE = 192 << 20
+_SMALL = 32 << 20
 _PIECE = 4 << 20
 _IMAGES = ("image.bytes", "img.bytes", "image", "img")
 _LAYOUT = 'a column "image" of {bytes, path} and a column "label", as datasets.Dataset.to_parquet writes them'
@@ -81,7 +83,7 @@ def open_table(name: str, path: Path, split: str, *, label: str | None, labelled
         label = _label_column(name, [column for column in columns if column != image.split(".")[0]], label, labelled)
         if label is not None and (label not in leaves or leaves[label].max_repetition_level):
             raise Refused("/upload", f'{name}: the column "{label}" holds no plain values', hint="labels are whole numbers or texts")
-        _check_groups(name, metadata, [image] if label is None else [image, label])
+        _check_groups(name, path, metadata, [image] if label is None else [image, label])
         size = sum(metadata.row_group(g).total_byte_size for g in range(metadata.num_row_groups))
         together = max(1, min(256, _PIECE * metadata.num_rows // max(1, size)))
         return Table(path, name, split, metadata.num_rows, image, label, _class_label(metadata.metadata, label), together)
@@ -100,20 +102,24 @@ def _check_end(name: str, path: Path) -> None:
         raise Refused("/upload", f"the metadata of {name} has {length:,} bytes; at most {MAX_FOOTER:,} are read", hint=_SMALLER)
 
 
-def _check_groups(name: str, metadata: Any, leaves: Sequence[str]) -> None:
-    for g in range(metadata.num_row_groups):
-        group = metadata.row_group(g)
-        for k in range(group.num_columns):
-            chunk = group.column(k)
-            if chunk.path_in_schema not in leaves:
-                continue
-            packed, size = chunk.total_compressed_size, chunk.total_uncompressed_size
-            if size > MAX_GROUP or (size > _SMALL and size > MAX_RATIO * packed):
-                raise Refused(
-                    "/upload",
-                    f"row group {g} of {name} would unpack from {packed:,} to {size:,} bytes; at most {MAX_GROUP:,}",
-                    hint=_SMALLER,
-                )
+def _check_groups(name: str, path: Path, metadata: Any, leaves: Sequence[str]) -> None:
+    """Refuse columns that would unpack to more than can be honest, by the metadata and by the pages' own headers."""
+    with path.open("rb") as file:
+        for g in range(metadata.num_row_groups):
+            group = metadata.row_group(g)
+            for chunk in map(group.column, range(group.num_columns)):
+                if chunk.path_in_schema not in leaves:
+                    continue
+                packed, size = chunk.total_compressed_size, chunk.total_uncompressed_size
+                _check_size(f"row group {g} of {name}", packed, size, MAX_GROUP)
+                begin = min(at for at in (chunk.dictionary_page_offset, chunk.data_page_offset) if at)
+                for page in page_sizes(file, begin, begin + packed):
+                    _check_size(f"a page in row group {g} of {name}", *page, MAX_PAGE)
+
+
+def _check_size(what: str, packed: int, size: int, most: int) -> None:
+    if size > most or (size > _SMALL and size > MAX_RATIO * packed):
+        raise Refused("/upload", f"{what} would unpack from {packed:,} to {size:,} bytes; at most {most:,} are read", hint=_SMALLER)
 
 
 def _label_column(name: str, others: Sequence[str], label: str | None, labelled: bool | None) -> str | None:

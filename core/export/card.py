@@ -25,7 +25,7 @@ def card(
         classes=facts.family.classes,
         rows="\n".join(_rows(facts, offered)),
         gain=_gained(facts),
-        measured="".join([_boundary(facts.test), *_curves(facts)]),
+        measured="".join([_agreement(facts.test), _boundary(facts.test), *_curves(facts)]),
         made=_made(facts),
         seed=facts.seed,
         hardware=_line(facts.hardware),
@@ -49,7 +49,8 @@ def _front(facts: Facts) -> str:
     methods = [str(method.get("name", "")) for method in facts.spec.get("methods", ())]
     kind = "image" if len(facts.family.input) == 3 else "tabular"
     tags = list(dict.fromkeys(["retort", *(["knowledge-distillation"] if methods else []), facts.family.family, *methods]))
-    lines = ["library_name: pytorch", f"pipeline_tag: {kind}-classification", f"tags: {json.dumps(tags)}", "metrics: [accuracy]"]
+    lines = ["library_name: pytorch", f"pipeline_tag: {kind}-classification", f"tags: {json.dumps(tags)}"]
+    lines += ["metrics: [accuracy]"] if "accuracy" in facts.test else []
     return "\n".join(["# license: state it here", *lines])
 
 
@@ -74,6 +75,8 @@ def _percent(share: float | None) -> str:
 def _gained(facts: Facts) -> str:
     if not facts.spec.get("methods"):
         return "This is the baseline itself: no teacher taught it."
+    if "accuracy" not in facts.test:
+        return "The data has no labels: the student learnt from the teacher's answers alone, and without a teacher there is no baseline."
     gained = gain(facts)
     if gained is None:
         return (
@@ -106,6 +109,14 @@ def _percents(curve: Curve) -> list[str]:
     return [f"{mean} ± {deviation}" for mean, deviation in zip(means, deviations, strict=True)] if deviations else means
 
 
+def _agreement(test: Mapping[str, float]) -> str:
+    """How often the student answers as its teacher, as a paragraph; nothing where it was not asked for."""
+    if "agreement" not in test:
+        return ""
+    on = f"{100 * test['agreement']:.2f} % of {int(test['n']):,} test inputs"
+    return f"\nThe student gives the teacher's top-1 class on {on}; two logits differ by at most {test['max_abs_diff']:.3g}.\n"
+
+
 def _boundary(test: Mapping[str, float]) -> str:
     """What is known of the decision boundary beside the teacher's, as a paragraph; nothing where it was not asked for."""
     if "boundary_tried" not in test:
@@ -124,11 +135,12 @@ def _made(facts: Facts) -> str:
     data = facts.spec.get("dataset", {})
     chosen, total = data.get("classes"), facts.family.classes
     some = f"{len(chosen or ())} of the {total} classes alone: the figures take no other output for an answer"
+    which = "data without labels" if "accuracy" not in facts.test else some if chosen else f"all {total} classes"
     teacher = facts.spec.get("teacher")
     sources = " and ".join(f"the {what} `{_line(str(said))}`" for what, said in (("teacher", teacher), ("dataset", data.get("id"))) if said)
     return (
         f"The student was {how}, {facts.epochs} epochs in all{f', from {sources}' if sources else ''}; `provenance.json` has the whole job "
-        f"spec and the digest of everything that went in. It was trained and tested on {some if chosen else f'all {total} classes'}."
+        f"spec and the digest of everything that went in. It was trained and tested on {which}."
     )
 
 

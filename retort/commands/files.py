@@ -93,8 +93,10 @@ def export(
     asked = list(dict.fromkeys(formats or ()))
     if asked:
         made = job.export(*asked)
+        if not made.is_resting:
+            session.say(f"{made.id}: being exported …")
         if made.raw.get("queue_reason"):
-            session.say(f"{made.id} waits: {made.raw['queue_reason']}")
+            session.say(f"it waits: {made.raw['queue_reason']}")
         try:
             _wait(client, job, asked)
         except KeyboardInterrupt:

@@ -35,7 +35,7 @@ def submit(
     *,
     file: Annotated[Path | None, typer.Option("-f", "--file", help="A job spec in YAML or JSON; the flags go over it.")] = None,
     preset: Annotated[str | None, typer.Option(help="Begin with a published row: see `retort presets`.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="tch_…")] = None,
+    teacher: Annotated[str | None, typer.Option(help="tch_…, or job_… of a job that succeeded: its student teaches.")] = None,
     student: Annotated[str | None, typer.Option(help="The student's architecture, arc_….")] = None,
     dataset: Annotated[str | None, typer.Option(help="ds_…")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Such as kd:temperature=4,weight=0.9; more than one add up.")] = None,

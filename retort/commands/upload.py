@@ -17,6 +17,8 @@ from retort.session import Session, connected
 from retort.upload import Progress as Report
 from retort.values import Upload
 
+_FORMATS = {".safetensors": "safetensors", ".pt": "torch", ".pth": "torch", ".ckpt": "torch", ".onnx": "onnx"}
+
 upload = typer.Typer(no_args_is_help=True, help="Send a teacher, an architecture or a dataset, and wait for its inspection.")
 
 Name = Annotated[str | None, typer.Option(help="What to call it.", show_default="the file's name")]
@@ -32,14 +34,26 @@ Std = Annotated[str | None, typer.Option(help="What it divides by afterwards.")]
 def teacher(
     session: Session,
     *,
-    file: Annotated[Path, typer.Argument(help="Its weights: a .safetensors file.")],
+    file: Annotated[Path, typer.Argument(help="Its weights (.safetensors, .pt, .pth), or the whole of it (.onnx).")],
     architecture: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="JSON such as '{\"family\": …}', a file that holds it, or the id of an uploaded one (arc_…). "
+            help="JSON such as '{\"family\": …}', a file that holds it, or the id of an uploaded one (arc_…); not for ONNX. "
             'It may say the normalization too: {"architecture": …, "normalization": …}.'
         ),
-    ],
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="safetensors, torch or onnx.", show_default="by the file's ending", metavar="FORMAT")
+    ] = None,
+    select: Annotated[str | None, typer.Option(help="Which state dict of a .pt file: ema, teacher, …")] = None,
+    rename: Annotated[
+        list[str] | None, typer.Option(help="OLD=NEW: what names of tensors begin with, here and there. May be given again.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="The names of its outputs in their order: a file with one a line, or with commas between.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="A dataset (ds_…) to evaluate it on at once.")] = None,
+    shape: Annotated[str | None, typer.Option("--input", help="C,H,W: the input of an ONNX model that leaves it open.")] = None,
     mean: Mean = None,
     std: Std = None,
     raw: Annotated[bool, typer.Option("--no-normalization", help="The teacher takes the data as it is.")] = False,
@@ -50,7 +64,7 @@ def teacher(
     normalization = _normalization(mean, std)
     if normalization is not None and raw:
         raise Misused("--no-normalization contradicts --mean and --std")
-    described, told = (architecture, {}) if architecture.startswith("arc_") else _described(architecture)
+    described, told = _described(architecture) if architecture and not architecture.startswith("arc_") else (architecture, {})
     if normalization is None and not raw:
         if "normalization" not in told:
             raise Misused(
@@ -60,7 +74,15 @@ def teacher(
         normalization = told["normalization"]
     client = session.client()
     sent = _send(session, client, file, "teacher")
-    fields = {"upload": sent.id, "architecture": described, "normalization": normalization}
+    given = {
+        "format": format or _FORMATS.get(file.suffix.lower()),
+        "architecture": described,
+        "weights": {"select": select, "rename": dict(_rule(each) for each in rename or [])} if select or rename else None,
+        "labels": _labels(labels),
+        "dataset": dataset,
+        "input": [int(number) for number in _numbers("--input", shape)] if shape else None,
+    }
+    fields = {"upload": sent.id, "normalization": normalization, **{field: value for field, value in given.items() if value is not None}}
     _create(session, client, client.teachers, name or file.stem, wait=wait, fields=fields)
 
 
@@ -172,6 +194,20 @@ def _described(text: str) -> tuple[Any, dict[str, Any]]:
     document = read_inline(text, what="architecture")
     inner = document.get("architecture")
     return (inner, document) if isinstance(inner, dict) else (document, {})
+
+
+def _rule(text: str) -> tuple[str, str]:
+    old, equals, new = text.partition("=")
+    if not equals:
+        raise Misused(f"--rename {text}: not OLD=NEW", hint="--rename backbone.= takes the prefix away")
+    return old, new
+
+
+def _labels(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = Path(text).read_text(encoding="utf-8").splitlines() if Path(text).is_file() else text.split(",")
+    return [name.strip() for name in names if name.strip()]
 
 
 def _normalization(mean: str | None, std: str | None) -> dict[str, list[float]] | None:

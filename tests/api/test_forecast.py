@@ -13,7 +13,7 @@ from core.plan import plan
 from core.spec import JobSpec
 from db import workers
 from db.session import Database
-from tests.api.lab import ONE_DATABASE, STUDENT, TEACHER, Lab, User, digits
+from tests.api.lab import ONE_DATABASE, STUDENT, TEACHER, Lab, User, anatomy_report, digits, inspected, upload, weights
 from tests.api.test_generations import finish, submit
 
 pytestmark = ONE_DATABASE
@@ -98,6 +98,18 @@ def test_what_the_job_will_hardly_keep_within_is_a_warning(http: httpx.Client, l
 def test_a_teacher_that_nobody_evaluated_says_how(http: httpx.Client, lab: Lab) -> None:
     assert dry(http, lab.spec())["teacher"] == {"reason": f"not evaluated: POST /v1/teachers/{lab.teacher}/evaluate"}
     assert dry(http, lab.spec(teacher=None, methods=[]))["teacher"] is None
+
+
+def test_a_teacher_that_was_evaluated_on_this_dataset_tells_its_score(http: httpx.Client, user: User, lab: Lab, database: Database) -> None:
+    body = {"name": "t", "upload": upload(http, weights(TEACHER), "teacher"), "architecture": TEACHER, "normalization": None}
+    found = {"dataset": lab.dataset, "split": "test", "accuracy": 0.125, "n": 100, "chance": 0.1, "near_chance": True}
+    asset = http.post("/v1/teachers", json=body).json()
+    teacher = inspected(database, user, asset, report={**anatomy_report(TEACHER), "evaluation": found})["id"]
+    told = dry(http, lab.spec(teacher=teacher))
+    assert told["teacher"] == found
+    [warning] = told["warnings"]
+    assert warning["code"] == "teacher_near_chance"
+    assert "12.5%" in warning["detail"]
 
 
 def test_a_finished_student_has_the_score_of_its_own_test(http: httpx.Client, user: User, lab: Lab, database: Database) -> None:

@@ -65,6 +65,8 @@ def test_the_taps_of_a_finished_student_may_be_named(http: httpx.Client, user: U
     finish(database, user, first["id"])
     [error] = errors(http, lab.spec(teacher=first["id"], methods=[{"name": "fitnet", "pairs": [["nowhere", "linear1"]]}]))
     assert error["pointer"] == "/methods/0/pairs/0/0"
+    pairs = http.get("/v1/pairs", params={"teacher": first["id"], "architecture": lab.student})
+    assert pairs.status_code == 200, pairs.text
 
 
 def test_a_job_that_has_not_succeeded_has_no_student_yet(http: httpx.Client, user: User, lab: Lab, database: Database) -> None:

@@ -24,6 +24,7 @@ KINDS = {
 
 SENT: dict[tuple[str, str], dict[str, Any]] = {
     ("post", "/v1/jobs/{id}/exports"): {"json": {"formats": ["onnx"]}},
+    ("post", "/v1/teachers/{id}/evaluate"): {"json": {"dataset": "ds_1"}},
     ("patch", "/v1/uploads/{id}/content"): {
         "headers": {"Upload-Offset": "0", "Upload-Complete": "?0", "Content-Type": "application/partial-upload"},
         "content": b"x",

@@ -16,6 +16,7 @@ from core.methods.wasserstein import Wasserstein
 from core.networks import parse
 from core.optim import AdamW, Recipe
 from core.plan import plan
+from core.taps import Pair
 from tests.core.toys import report, spec
 
 NEVER = 1e30
@@ -65,7 +66,7 @@ def test_accumulated_batches_cost_what_they_hold() -> None:
 
 
 def test_every_fit_is_told_apart() -> None:
-    first, second = middles(foreseen(Fitnet(epochs=5, pairs=[["relu1", "relu1"]]), epochs=1))  # type: ignore[list-item]
+    first, second = middles(foreseen(Fitnet(epochs=5, pairs=(Pair("relu1", "relu1"),)), epochs=1))
     assert first > 4 * second
 
 

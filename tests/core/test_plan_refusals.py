@@ -59,7 +59,7 @@ def test_a_missing_teacher_is_told_once_however_many_methods_and_measures_need_i
 
 
 def test_a_teacher_of_other_classes_is_told_once_however_many_methods_compare_answers() -> None:
-    asked = spec(KD(), ToyMethod(), evaluate=["agreement"], **{"teacher_dataset": {"id": "ds_2", "validation": 0.0}})
+    asked = spec(KD(), ToyMethod(), evaluate=["agreement"], teacher_dataset={"id": "ds_2", "validation": 0.0})
     assert pointers(asked, measure(Toy(width=6, classes=7))) == ["/teacher"]
 
 

@@ -62,6 +62,7 @@ def made(*methods: Method, **more: Any) -> Job:
         ([KD()], {"dataset": {"id": "ds_1", "classes": ["a", "b"]}}, "/dataset/classes", "no classes to choose"),
         ([KD()], {"dataset": {"id": "ds_1", "take": {"per_class": 2}}}, "/dataset/take/per_class", "no classes to take from"),
         ([KD()], {"dataset": {"id": "ds_1", "take": {"total": 25}}}, "/dataset/take/total", "there are 24"),
+        ([KD()], {"label_map": {"ant": 0}}, "/label_map", "no classes that outputs could answer for"),
         ([KD(), BSS()], {}, "/methods/1", "'bss' reads labels"),
         ([Jacobian()], {}, "/methods/0", "'jacobian' reads labels"),
         ([], {}, "/methods", "no method teaches in the training"),
@@ -75,6 +76,7 @@ def test_what_cannot_be_done_without_labels_is_refused_at_its_field(
     with pytest.raises(Refused) as caught:
         decide(*methods, **asked)
     assert (caught.value.where, word in caught.value.reason) == (where, True), caught.value
+    assert {refused.where for refused in caught.value.all} <= {where, "/methods"}  # who names no teacher names no method either
     assert caught.value.hint
 
 

@@ -78,6 +78,17 @@ def test_the_export_names_the_classes_as_the_teacher_does(taught: tuple[Path, En
     assert tuple(config["classes"]) == NAMES
 
 
+def test_the_card_tells_of_the_agreement_and_claims_no_accuracy(taught: tuple[Path, Ended, Mapping[str, torch.Tensor]]) -> None:
+    folder, ended, _ = taught
+    page = (folder / "out" / "export" / "README.md").read_text()
+    share, n = ended.result["test"]["agreement"], ended.result["test"]["n"]
+    assert f"The student gives the teacher's top-1 class on {100 * share:.2f} % of {n} test inputs" in page
+    assert "without a teacher there is no baseline" in page
+    assert "/baseline" not in page
+    assert "tested on data without labels" in page
+    assert "metrics: [accuracy]" not in page
+
+
 def test_the_teachers_data_keeps_its_labels_and_the_transfer_set_has_none(tmp_path: Path) -> None:
     asked: dict[str, Any] = {
         "methods": [{"name": "anti_distillation", "epochs": 1}, {"name": "kd"}],

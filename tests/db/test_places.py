@@ -3,6 +3,8 @@
 import os
 import random
 import stat
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,24 @@ def test_a_process_that_was_not_told_of_the_directory_reads_nothing_and_loses_no
     assert len(_files(beside)) == 1
     assert sweep(beside, older=0) == 1
     assert _files(beside) == []
+
+
+def test_a_writer_waits_for_one_that_was_evicted_and_still_writes(beside: Database, tenant: Tenant) -> None:
+    file = File(beside, tenant.id, "blob_x")
+    file.write(0, memoryview(b"old"))
+    order = list[str]()
+    held = threading.Event()
+
+    def old() -> None:
+        with File(beside, tenant.id, "blob_x").alone():
+            held.set()
+            time.sleep(0.2)
+            order.append("old")
+
+    one = threading.Thread(target=old)
+    one.start()
+    assert held.wait(30)
+    with file.alone():
+        order.append("new")
+    one.join(30)
+    assert order == ["old", "new"]

@@ -1,5 +1,7 @@
 """Workers that were heard of."""
 
+from typing import Any
+
 from db import workers
 from db.session import Database
 
@@ -27,3 +29,11 @@ def test_a_worker_that_said_goodbye_is_gone(database: Database) -> None:
     _beat(database, "w2")
     workers.gone(database, "w1")
     assert [one.id for one in workers.living(database, within=60)] == ["w2"]
+
+
+def test_what_a_workers_device_does_is_told_with_its_heartbeat(database: Database) -> None:
+    facts: dict[str, Any] = {"id": "w1", "host": "here", "pid": 7, "queues": ["cpu"], "device": "cpu", "slots": 1, "threads": 2, "busy": 0}
+    workers.heartbeat(database, **facts)
+    assert [one.calibration for one in workers.living(database, within=60)] == [None]
+    workers.heartbeat(database, **facts, calibration={"start": 1.5})
+    assert [one.calibration for one in workers.living(database, within=60)] == [{"start": 1.5}]

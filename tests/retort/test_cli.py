@@ -187,6 +187,37 @@ def test_a_description_may_say_the_normalization_beside_the_architecture(tmp_pat
         assert (body["architecture"], body["normalization"]) == ({"family": "mlp"}, normalization)
 
 
+def test_a_teacher_of_each_format_is_told_as_it_was_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    score = {"accuracy": 0.11, "n": 100, "dataset": "ds_1"}
+    report = {"evaluation": score, "notes": ["no taps"], "warnings": ["guessing reaches 10.0%"]}
+    sent = {"id": "upl_1", "purpose": "teacher", "filename": "f", "bytes": 7, "sha256": "0", "offset": 7, "status": "completed"}
+    made = {"object": "teacher", "id": "tch_1", "name": "t", "status": "ready", "report": report}
+
+    def play(request: Request) -> Answer:
+        answer = made if request.path == "/v1/teachers" else {"data": [sent]} if request.method == "GET" else sent
+        return Answer(200, json.dumps(answer).encode(), headers={"Upload-Offset": "0", "Upload-Complete": "?0"})
+
+    for name, more, told in (
+        ("t.pth", ["--select", "ema", "--rename", "net.=", "--architecture", "arc_1"], {
+            "format": "torch", "weights": {"select": "ema", "rename": {"net.": ""}}, "architecture": "arc_1",
+        }),
+        ("t.onnx", ["--input", "3,32,32", "--labels", str(tmp_path / "labels.txt"), "--dataset", "ds_1"], {
+            "format": "onnx", "input": [3, 32, 32], "labels": ["cat", "dog"], "dataset": "ds_1",
+        }),
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(b"weights")
+        with stage(play) as service:
+            where = ["--url", service.url, "--key", "k"]
+            assert run(["upload", "teacher", str(tmp_path / name), *more, "--no-normalization", "--no-wait", *where]) == 0
+        body = json.loads(service.requests[-1].body)
+        assert body == {"upload": "upl_1", "normalization": None, "name": "t", **told}
+    out = capsys.readouterr().out
+    assert "accuracy 0.1100 on 100 test samples of ds_1" in out
+    assert "note: no taps" in out
+    assert "warning: guessing reaches 10.0%" in out
+
+
 def test_a_job_without_a_name_shows_none(capsys: pytest.CaptureFixture[str]) -> None:
     job = {**JOB, "name": "", "status": "succeeded", "is_terminal": True, "result": {"test": {"accuracy": 0.5, "n": 2}}}
     with stage(script(Answer(200, json.dumps(job).encode()))) as service:

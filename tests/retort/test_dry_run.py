@@ -63,7 +63,14 @@ def test_a_dry_run_tells_time_memory_the_teacher_and_every_warning(capsys: pytes
     assert "4 waiting before it" in text
     assert text.count("warning: they never learn") == 1
     assert "warning: it knows nothing" in text
-    none = {"peak_memory_bytes": None, "seconds": None, "per_fit": [], "worker": None, "reason": "no worker lives", "basis": ""}
+    none: dict[str, Any] = {
+        "peak_memory_bytes": None,
+        "seconds": None,
+        "per_fit": [],
+        "worker": None,
+        "reason": "no worker lives",
+        "basis": "",
+    }
     _, text = dry_run({**FORESEEN, "estimates": none, "teacher": {"reason": "not evaluated: POST …"}}, capsys)
     assert "unknown: no worker lives" in text
     assert "not evaluated: POST" in text

@@ -6,7 +6,8 @@ import json
 from rich.console import Console
 
 from retort.client import Client
-from retort.render import assets, job, jobs
+from retort.render import asset, assets, job, jobs
+from retort.values import Asset
 from tests.retort.stage import Answer, script, stage
 
 
@@ -61,3 +62,13 @@ def test_a_dataset_without_labels_says_so_in_the_place_of_its_classes() -> None:
     with stage(script(Answer(200, json.dumps({"data": [raw], "has_more": False}).encode()))) as service:
         shown.print(assets(Client(service.url, key="k").datasets.list()))
     assert "no labels, 80 train, 20 test" in shown.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_network_is_shown_with_what_one_input_costs_and_one_from_before_that_was_measured_without() -> None:
+    anatomy = {"flops": 3506816, "activations": 209030}
+    raw = {"id": "arc_1", "object": "architecture", "name": "n", "status": "ready", "report": {"parameters": 6010, "anatomy": anatomy}}
+    shown = asset(Asset.of(raw)).plain
+    assert "6,010 parameters" in shown
+    assert "3,506,816 floating-point operations; training keeps 209,030 bytes" in shown
+    before = {**raw, "report": {"parameters": 6010, "anatomy": {"flops": 3506816}}}
+    assert "training keeps" not in asset(Asset.of(before)).plain

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from db import assets
 from db.blobs import Blobs
+from db.life.submission import UPLOADED
 from db.session import connect
 from tests.worker.lab import Lab
 
@@ -14,7 +15,7 @@ def test_uploads_and_canonical_datasets_lie_in_the_directory_and_artifacts_in_th
     large = Blobs(database, lab.tenant, large=True)
     task = {"kind": "inspect", "asset": "dataset", "toy": {}}
     sent = large.put([b"rows"])
-    made = assets.create_asset(database, lab.tenant, kind="dataset", name="rows", request={}, task=task, blobs={assets.UPLOADED: sent})
+    made = assets.create_asset(database, lab.tenant, kind="dataset", name="rows", request={}, task=task, blobs={UPLOADED: sent})
     with lab.means(blobs=tmp_path / "blobs") as means:
         assert lab.work(made.job, means).state == "succeeded"
         found = assets.get_asset(database, lab.tenant, made.id)

@@ -144,7 +144,7 @@ def test_what_loading_may_do_stands_above_the_lines_that_load() -> None:
 
 
 def test_a_set_without_labels_has_no_accuracy_and_the_limits_say_so() -> None:
-    page = card(facts_of(test={"agreement": 0.97, "n": 360}))
+    page = card(facts_of(test={"agreement": 0.97, "max_abs_diff": 2.5, "n": 360}))
     assert "| student | not measured | 360 |" in page
     assert "The data has no labels" in page
 
