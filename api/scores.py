@@ -22,15 +22,13 @@ def teacher_score(running: Service, tenant: Tenant, teacher: Asset, dataset: Ass
     """The newest evaluation of a teacher on a dataset: {"accuracy", "loss", "n", "chance", "near_chance", "dataset", "split", "of"}, None
     where there was none. It is the one of its arrival, or that of an `evaluate` job, by content: of equal datasets one is enough.
     """
-    found: dict[str, Any] | None
-    if label_map is None:
-        found = (teacher.report or {}).get("evaluation")
-        if found and found["dataset"] == dataset.id:
-            return dict(found)
+    on_arrival: dict[str, Any] = (teacher.report or {}).get("evaluation") or {}
+    if label_map is None and on_arrival.get("dataset") == dataset.id:
+        return on_arrival
     done = jobs.find_by_spec(running.database, tenant, _sha(teacher, dataset, label_map))
     if done is None or done.state != "succeeded":
         return None
-    found = (done.result or {}).get("evaluation")
+    found: dict[str, Any] | None = (done.result or {}).get("evaluation")
     return found
 
 
@@ -65,7 +63,7 @@ def evaluation(running: Service, tenant: Tenant, teacher: Network, dataset: Asse
 
 def _sha(teacher: Asset, dataset: Asset, label_map: LabelMap) -> str:
     """What an evaluation depends on: the bytes, and how inputs and outputs are read."""
-    read = [teacher.request.get("normalization"), teacher.request.get("labels"), label_map]
+    read = [teacher.request["architecture"], teacher.request.get("normalization"), teacher.request.get("labels"), label_map]
     depends = json.dumps(["evaluate", teacher.blob, dataset.blob, *read], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(depends.encode()).hexdigest()
 

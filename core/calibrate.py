@@ -97,7 +97,7 @@ def calibrate(runtime: Runtime) -> Calibration:
 def _rates(device: torch.device, half: bool) -> tuple[tuple[Rate, ...], tuple[Rate, ...]]:
     conv = []
     for channels, groups, batch, side in _CONVOLUTIONS:
-        layer = nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False, device=device).to(memory_format=torch.channels_last)
+        layer = nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False, device=device)
         x = torch.randn(batch, channels, side, side, device=device).to(memory_format=torch.channels_last)
         reduction = 9 * channels // groups
         conv.append(Rate(reduction, 3 * 2 * reduction * x.numel() / _seconds(_pass(layer, x, half), device)))

@@ -23,16 +23,16 @@ def answering(
     known = frozenset(names)
     for name in label_map:
         if name not in known:
-            raise Refused(f"{where}/{name}", f"the dataset has no class {name!r}", hint=_nearest(name, names, "its classes are"))
+            raise Refused(_at(where, name), f"the dataset has no class {name!r}", hint=_nearest(name, names, "its classes are"))
     if missing := [name for name in names if name not in label_map]:
         reason = f"{len(missing)} of the dataset's {len(names)} classes are not in it: {', '.join(missing[:5])}"
         raise Refused(where, reason, hint="name the output that answers for each class, or leave label_map out")
     owners = dict[int, str]()
     for name in names:
-        output = _output(label_map[name], labels, classes, f"{where}/{name}")
+        output = _output(label_map[name], labels, classes, _at(where, name))
         if output in owners:
             reason = f"output {output} answers for {owners[output]!r} already"
-            raise Refused(f"{where}/{name}", reason, hint="an output can answer for one class only")
+            raise Refused(_at(where, name), reason, hint="an output can answer for one class only")
         owners[output] = name
     found = tuple(owners)
     return None if found == tuple(range(classes)) else found
@@ -64,6 +64,11 @@ def _output(wanted: str | int, labels: Sequence[str] | None, classes: int, where
     if wanted not in labels:
         raise Refused(where, f"the teacher has no output {wanted!r}", hint=_nearest(wanted, labels, "its outputs are"))
     return labels.index(wanted)
+
+
+def _at(where: str, name: str) -> str:
+    """The JSON pointer of an entry, whatever its name."""
+    return f"{where}/{name.replace('~', '~0').replace('/', '~1')}"
 
 
 def _nearest(word: str, words: Sequence[str], otherwise: str) -> str:

@@ -31,7 +31,7 @@ def rehearse(name: str, term: Term, method: Method, *, teacher: Anatomy | None, 
         return
     if teacher is not None and _meta(term, teacher.model_copy(update={"classes": student.classes}), student) is None:
         reason = f"the teacher has {teacher.classes} outputs, the student {student.classes}, and the term {name!r} compares them"
-        raise Refused("/teacher", reason, hint="a teacher of the dataset's classes, or a method that compares features")
+        raise Refused("/teacher", reason, hint="a teacher of the dataset's classes, a label_map, or a method that compares features")
     raise Refused(where, f"the term {name!r} does not fit these networks: {wrong}")
 
 

@@ -90,7 +90,7 @@ def ingest(path: Path, request: Request, out: Path, heed: Callable[[], None]) ->
 def _records(path: Path) -> Iterator[Iterator[tuple[int, list[str]]]]:
     """(line of the file, fields) of every record that is not blank. What makes the file no CSV is a Refused that names the line."""
     csv.field_size_limit(MAX_FIELD)
-    line = 0
+    line = finished = 0
 
     def lines(file: BinaryIO) -> Iterator[str]:
         nonlocal line
@@ -115,7 +115,6 @@ def _records(path: Path) -> Iterator[Iterator[tuple[int, list[str]]]]:
             raise Refused("/upload", f"line {line} is no CSV: {wrong}", hint=_WRITE) from wrong
 
     with path.open("rb") as file:
-        finished = 0
         reader = csv.reader(lines(file), strict=True)
         yield records()
 

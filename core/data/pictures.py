@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import groupby, islice
@@ -114,7 +114,7 @@ class _Pass:
         except Broken as broken:
             return broken
 
-    def _decoded(self, files: Iterator[tuple[int, bytes]], model: Model) -> Iterator[list[tuple[int, Outcome]]]:
+    def _decoded(self, files: Iterator[tuple[int, bytes]], model: Model) -> Generator[list[tuple[int, Outcome]], None, None]:
         """The outcomes of all files in order, some at a time; the next ones are decoded meanwhile."""
         threads = torch.get_num_threads()
         together = max(1, min(_TOGETHER, _TOGETHER_BYTES // (3 * model.height * model.width)))

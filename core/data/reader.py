@@ -1,6 +1,5 @@
 """Rows out of a large bank: the next batch is read while the present one is used, and the file of a map is warmed in its order."""
 
-import mmap
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,13 +53,11 @@ class Reader:
 
 def _file_of(bank: NDArray[Any]) -> tuple[Path, int, int] | None:
     """(path, first byte, bytes) of a bank that is a map of a file which memory can hold twice; None for any other."""
-    owner = bank
-    while isinstance(owner.base, np.ndarray):
+    owner: Any = bank
+    while isinstance(owner, np.ndarray) and not isinstance(owner, np.memmap):
         owner = owner.base
-        if isinstance(owner, np.memmap) and owner.filename is not None and isinstance(owner.base, mmap.mmap):
-            fits = 2 * bank.nbytes < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-            return (Path(owner.filename), owner.offset, bank.nbytes) if fits else None
-    return None
+    fits = 2 * bank.nbytes < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return (Path(owner.filename), owner.offset, bank.nbytes) if isinstance(owner, np.memmap) and owner.filename and fits else None
 
 
 def _warm(path: Path, begin: int, size: int) -> None:

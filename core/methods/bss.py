@@ -88,8 +88,7 @@ class Boundary(Term):
     """The divergence of the answers at the boundary samples of a batch."""
 
     teacher = "network"
-    differentiates_input = True
-    reads_labels = True
+    differentiates_input = reads_labels = True
     optimum = 0.0
 
     def __init__(self, method: BSS) -> None:

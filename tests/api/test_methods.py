@@ -1,5 +1,7 @@
 """What the service can do: methods and families with schemas that hold, presets, and the workers that live."""
 
+from typing import Any
+
 import httpx
 import jsonschema
 import pytest
@@ -47,7 +49,7 @@ def test_the_schema_of_a_declared_network_knows_the_bounds_of_every_op(http: htt
     listed = http.get("/v1/architectures/catalog").json()["data"]
     (schema,) = (each["params_schema"] for each in listed if each["name"] == "graph")
     jsonschema.Draft202012Validator.check_schema(schema)
-    described = {"family": "graph", "input": [3, 8, 8], "classes": 10, "nodes": residual(10)}
+    described: dict[str, Any] = {"family": "graph", "input": [3, 8, 8], "classes": 10, "nodes": residual(10)}
     jsonschema.validate(described, schema)
     jsonschema.validate(parse(described).model_dump(mode="json"), schema)
     for wrong in ({"kernel": 65}, {"kernel": [3, 0]}, {"channels": 0}, {"op": "conv3d"}, {"features": 3}, {"from": "input"}, {"name": "A"}):

@@ -389,8 +389,13 @@ def test_a_format_that_this_machine_cannot_make_is_refused_before_the_training(t
     known = util.find_spec
     monkeypatch.setattr(util, "find_spec", lambda name: None if name == "onnxruntime" else known(name))
     told = list[Event]()
+
+    def heard(event: Event) -> bool:
+        told.append(event)
+        return False
+
     with pytest.raises(Refused, match="lacks onnxruntime") as refused:
-        here(fill(tmp_path / "job", exports=["safetensors", "onnx"]), lambda event: told.append(event) is not None)
+        here(fill(tmp_path / "job", exports=["safetensors", "onnx"]), heard)
     assert refused.value.where == "/exports/1"
     assert told == [Phase("staging")]
 

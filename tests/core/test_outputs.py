@@ -35,6 +35,7 @@ def test_a_map_that_says_what_is_so_anyway_changes_nothing() -> None:
     [
         ({"cat": 0, "dog": 1}, "/label_map", "1 of the dataset's 3 classes are not in it: eel"),
         ({"cat": 0, "dog": 1, "eels": 2}, "/label_map/eels", "no class 'eels'"),
+        ({"cat": 0, "dog": 1, "a/b~c": 2}, "/label_map/a~1b~0c", "no class 'a/b~c'"),
         ({"cat": 0, "dog": 1, "eel": 1}, "/label_map/eel", "output 1 answers for 'dog' already"),
         ({"cat": 0, "dog": 1, "eel": 4}, "/label_map/eel", "no output 4: the teacher has 4"),
         ({"cat": 0, "dog": 1, "eel": "moray"}, "/label_map/eel", "no output 'moray'"),

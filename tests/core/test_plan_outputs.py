@@ -57,9 +57,8 @@ def test_a_map_without_a_teacher_is_refused_with_whatever_else_is_wrong() -> Non
 
 def test_weights_of_outputs_are_not_taken_over_in_another_order() -> None:
     small, large = (measure(parse({"family": "mlp", "input": list(SHAPE), "classes": 3, "hidden": [width]})) for width in (4, 8))
-    more = {"student": large, "dataset": NAMED}
-    assert decide(spec(Padding()), small, teacher_labels=("cat", "dog", "eel"), **more).outputs is None
-    (found,) = refusals(spec(Padding()), small, teacher_labels=("dog", "cat", "eel"), **more)
+    assert decide(spec(Padding()), small, large, teacher_labels=("cat", "dog", "eel")).outputs is None
+    (found,) = refusals(spec(Padding()), small, student=large, teacher_labels=("dog", "cat", "eel"))
     assert found.startswith("/teacher: the method 'padding' takes the weights of the teacher's output k")
 
 

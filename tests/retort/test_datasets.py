@@ -14,7 +14,9 @@ MADE = {"object": "dataset", "id": "ds_1", "name": "d", "status": "processing"}
 
 
 def play(request: Request) -> Answer:
-    return Answer(200, json.dumps(MADE if request.path == "/v1/datasets" else SENT).encode())
+    nothing: dict[str, object] = {"data": []}
+    answer = MADE if request.path == "/v1/datasets" else nothing if request.method == "GET" else SENT
+    return Answer(200, json.dumps(answer).encode(), headers={"Upload-Offset": "0", "Upload-Complete": "?0"})
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_uploads_and_canonical_datasets_lie_in_the_directory_and_artifacts_in_th
         assert found.blob is not None
         canonical = large.file(found.blob)
         assert canonical is not None
-        assert canonical.read_bytes() == b"ROWS"
+        assert canonical.read_bytes() == b"dataset rows"
         job = lab.submit(steps=3, blobs={"in/dataset": found.blob})
         assert lab.work(job, means).state == "succeeded"
         assert list(means.cache.folder.glob("??/*")) == []
