@@ -61,12 +61,42 @@ def others() -> dict[str, Any]:
         "timm.models.resnet18", "__import__('os')", "os.system", "r" * 100_000, "vit_giant_patch14_dinov2", "eva02_enormous_patch14_clip_224", None, 7, ["resnet18"], {"a": 1}, "safe_model_name", "RESNET18",
     )  # fmt: skip
     made: dict[str, Any] = {f"timm {str(name)[:30]!r} of {len(str(name))}": {"family": "timm", "name": name, **small} for name in names}
-    families = ("../graph", "graph.py", "__init__", "os", "", "timm.library", "onnx", None, 7, ["graph"], {"graph": 1}, "g" * 100_000, "graph\0", "\u202egraph")
+    families = (
+        "../graph",
+        "graph.py",
+        "__init__",
+        "os",
+        "",
+        "timm.library",
+        "onnx",
+        None,
+        7,
+        ["graph"],
+        {"graph": 1},
+        "g" * 100_000,
+        "graph\0",
+        "\u202egraph",
+    )
     made |= {f"family {str(name)[:20]!r} of {len(str(name))}": {"family": name, **small} for name in families}
-    made |= {f"{kind} as an architecture": kind for kind in (None, 7, "resnet", True, 1.5)} | {"a list": [], "nothing": {}, "lists": deep(900), "a field too many": {"family": "mlp", "hidden": [4], "__class__": 1, **small}}
-    made |= {"pretrained": {"family": "timm", "name": "resnet18", "pretrained": True, **small}, "a checkpoint path": {"family": "timm", "name": "resnet18", "checkpoint_path": "/etc/passwd", **small}}
-    made |= {"hidden of 16384": {"family": "mlp", "hidden": [16384] * 16, **small}, "hidden of a million": {"family": "mlp", "hidden": [4] * 1_000_000, **small}, "depth of 2^40": {"family": "resnet", "depth": 6 * (1 << 40) + 2, **small}}
-    made |= {"timm of large images": {"family": "timm", "name": "vit_base_patch16_224", "input": [3, 4096, 4096], "classes": 10}, "timm of many classes": {"family": "timm", "name": "resnet18", "input": [4096, 32, 32], "classes": 100_000}}
+    made |= {f"{kind} as an architecture": kind for kind in (None, 7, "resnet", True, 1.5)} | {
+        "a list": [],
+        "nothing": {},
+        "lists": deep(900),
+        "a field too many": {"family": "mlp", "hidden": [4], "__class__": 1, **small},
+    }
+    made |= {
+        "pretrained": {"family": "timm", "name": "resnet18", "pretrained": True, **small},
+        "a checkpoint path": {"family": "timm", "name": "resnet18", "checkpoint_path": "/etc/passwd", **small},
+    }
+    made |= {
+        "hidden of 16384": {"family": "mlp", "hidden": [16384] * 16, **small},
+        "hidden of a million": {"family": "mlp", "hidden": [4] * 1_000_000, **small},
+        "depth of 2^40": {"family": "resnet", "depth": 6 * (1 << 40) + 2, **small},
+    }
+    made |= {
+        "timm of large images": {"family": "timm", "name": "vit_base_patch16_224", "input": [3, 4096, 4096], "classes": 10},
+        "timm of many classes": {"family": "timm", "name": "resnet18", "input": [4096, 32, 32], "classes": 100_000},
+    }
     return made
 
 
@@ -75,4 +105,6 @@ def inputs(canary: str) -> Iterator[Input]:
         yield Input(what, "architecture", b"", {"architecture": architecture, "normalization": None})
     for value in (float("nan"), float("inf"), 0.0, -1.0, 1e-320, "1", None, [1.0], 10**400):
         normalization = {"mean": [0.0, 0.0, 0.0], "std": [value, 1.0, 1.0]}
-        yield Input(f"a deviation of {str(value)[:9]}", "architecture", b"", {"architecture": graph(*residual(10)), "normalization": normalization})
+        yield Input(
+            f"a deviation of {str(value)[:9]}", "architecture", b"", {"architecture": graph(*residual(10)), "normalization": normalization}
+        )

@@ -74,15 +74,27 @@ def loop(times: int, *body: Any) -> Edit:
         [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("go", TensorProto.BOOL, []), helper.make_tensor_value_info("v", TensorProto.FLOAT, None)],
         [helper.make_tensor_value_info("on", TensorProto.BOOL, []), helper.make_tensor_value_info("w2", TensorProto.FLOAT, None)],
     )  # fmt: skip
-    nodes = [helper.make_node("Loop", ["m", "yes", "one"], ["v_end"], body=inner), helper.make_node("ReduceMax", ["v_end"], ["most"], keepdims=0)]
-    return before(*nodes, gives="most", weights=(constant("m", np.int64(times)), constant("yes", True), constant("one", np.ones(1, np.float32))))
+    nodes = [
+        helper.make_node("Loop", ["m", "yes", "one"], ["v_end"], body=inner),
+        helper.make_node("ReduceMax", ["v_end"], ["most"], keepdims=0),
+    ]
+    return before(
+        *nodes, gives="most", weights=(constant("m", np.int64(times)), constant("yes", True), constant("one", np.ones(1, np.float32)))
+    )
 
 
 def nested(depth: int) -> Edit:
     def edit(made: Any) -> None:
-        graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+        graph = helper.make_graph(
+            [helper.make_node("Identity", ["x"], ["y"])], "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+        )
         for _ in range(depth):
-            graph = helper.make_graph([helper.make_node("If", ["c"], ["y"], then_branch=graph, else_branch=graph)], "g", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)])
+            graph = helper.make_graph(
+                [helper.make_node("If", ["c"], ["y"], then_branch=graph, else_branch=graph)],
+                "g",
+                [],
+                [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            )
         made.graph.node.extend(graph.node)
         made.graph.initializer.append(constant("c", True))
 
@@ -92,7 +104,11 @@ def nested(depth: int) -> Edit:
 def swollen(op: str, *inputs: Any, **attributes: Any) -> Edit:
     """One operator that makes far more than it is given, and what is largest in it."""
     names = tuple(f"i{k}" for k in range(len(inputs)))
-    nodes = [helper.make_node(op, list(names), ["huge"], **attributes), helper.make_node("Cast", ["huge"], ["real"], to=TensorProto.FLOAT), helper.make_node("ReduceMax", ["real"], ["most"], keepdims=0)]
+    nodes = [
+        helper.make_node(op, list(names), ["huge"], **attributes),
+        helper.make_node("Cast", ["huge"], ["real"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["real"], ["most"], keepdims=0),
+    ]
     return before(*nodes, gives="most", weights=tuple(constant(name, value) for name, value in zip(names, inputs, strict=True)))
 
 
@@ -117,14 +133,29 @@ def models() -> dict[str, bytes]:
     node, good = helper.make_node, model()
 
     def function(made: Any) -> None:
-        made.functions.append(helper.make_function("evil", "F", ["a"], ["b"], [node("F", ["a"], ["b"], domain="evil")], [helper.make_opsetid("evil", 1), helper.make_opsetid("", 17)]))
+        made.functions.append(
+            helper.make_function(
+                "evil",
+                "F",
+                ["a"],
+                ["b"],
+                [node("F", ["a"], ["b"], domain="evil")],
+                [helper.make_opsetid("evil", 1), helper.make_opsetid("", 17)],
+            )
+        )
         made.opset_import.append(helper.make_opsetid("evil", 1))
         before(node("F", ["x"], ["y"], domain="evil"), node("ReduceMax", ["y"], ["most"], keepdims=0), gives="most")(made)
 
     def functions(made: Any) -> None:
         for k in range(40):
-            inner = [node(f"F{k + 1}", ["a"], ["c"], domain="evil"), node(f"F{k + 1}", ["c"], ["b"], domain="evil")] if k < 39 else [node("Neg", ["a"], ["b"])]
-            made.functions.append(helper.make_function("evil", f"F{k}", ["a"], ["b"], inner, [helper.make_opsetid("evil", 1), helper.make_opsetid("", 17)]))
+            inner = (
+                [node(f"F{k + 1}", ["a"], ["c"], domain="evil"), node(f"F{k + 1}", ["c"], ["b"], domain="evil")]
+                if k < 39
+                else [node("Neg", ["a"], ["b"])]
+            )
+            made.functions.append(
+                helper.make_function("evil", f"F{k}", ["a"], ["b"], inner, [helper.make_opsetid("evil", 1), helper.make_opsetid("", 17)])
+            )
         made.opset_import.append(helper.make_opsetid("evil", 1))
         before(node("F0", ["x"], ["y"], domain="evil"), node("ReduceMax", ["y"], ["most"], keepdims=0), gives="most")(made)
 
@@ -133,7 +164,19 @@ def models() -> dict[str, bytes]:
         return before(*nodes, node("ReduceMax", [f"c{count - 1}"], ["most"], keepdims=0), gives="most")
 
     conv = {"kernel_shape": [3, 3], "pads": [1 << 30] * 4}
-    paths = ("/etc/passwd", "../../../../etc/passwd", "weights.bin", "upload", "", "/dev/zero", "/proc/self/mem", "C:\\x", "file:///etc/passwd", "\\\\host\\x", "a\0b")
+    paths = (
+        "/etc/passwd",
+        "../../../../etc/passwd",
+        "weights.bin",
+        "upload",
+        "",
+        "/dev/zero",
+        "/proc/self/mem",
+        "C:\\x",
+        "file:///etc/passwd",
+        "\\\\host\\x",
+        "a\0b",
+    )
     return {
         "empty": b"", "zeros": bytes(1000), "ones": b"\xff" * 1000, "groups": b"\x0b" * 100_000, "messages in each other": b"\x3a\xff\xff\xff\xff\x07" * 1000, "half of it": good[: len(good) // 2], "and more": good + b"\x3a\x02\x0a\x00", "twice": good + good,
         **{f"outside: {path[:20]!r}": model(external(path)) for path in paths}, "outside at an offset": model(external("upload", offset=str(1 << 62), length=str(1 << 62))), "outside of minus one": model(external("upload", offset="-1", length="-1")),

@@ -7,6 +7,7 @@ away, notes each file that is opened for writing outside the folder, each progra
 environment is noted at the end. Only the imports, which cost seconds, are shared.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -98,10 +99,13 @@ def import_all() -> None:
 
     import core.convert
     import core.inspect  # noqa: F401
+    from core.data import FORMATS
     from core.networks import families
     from core.networks.timm import library
 
     torch.set_num_threads(1)
+    for name in FORMATS:
+        importlib.import_module(f"core.data.{name}")
     families()
     library()
     PIL.Image.init()
@@ -129,7 +133,11 @@ def _child(command: str, folder: Path) -> None:
     """Become the child: its events, its log and its deeds go into files of the folder; never returns."""
     code = 70
     try:
-        for number, name, how in ((0, os.devnull, os.O_RDONLY), (1, folder / "events", os.O_RDWR | os.O_CREAT), (2, folder / "log", os.O_RDWR | os.O_CREAT)):
+        for number, name, how in (
+            (0, os.devnull, os.O_RDONLY),
+            (1, folder / "events", os.O_RDWR | os.O_CREAT),
+            (2, folder / "log", os.O_RDWR | os.O_CREAT),
+        ):
             os.dup2(os.open(name, how, 0o600), number)
         deeds = os.open(folder / "deeds", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))

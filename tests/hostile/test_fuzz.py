@@ -43,7 +43,9 @@ def test_a_hundred_steps_find_nothing(tmp_path: Path) -> None:
         Outcome(0, 0.1, 0, (), "", ()),
         Outcome(EXIT_REFUSED, 0.1, 0, (), "", ()),
         Outcome(EXIT_REFUSED, 0.1, 0, ({"event": "refusal", "where": "", "reason": "no"},), "", ()),
-        Outcome(EXIT_REFUSED, 0.1, 0, ({"event": "refusal", "where": "/upload", "reason": "<_io.BytesIO object at 0x7f0012345678>"},), "", ()),
+        Outcome(
+            EXIT_REFUSED, 0.1, 0, ({"event": "refusal", "where": "/upload", "reason": "<_io.BytesIO object at 0x7f0012345678>"},), "", ()
+        ),
         Outcome(EXIT_REFUSED, 0.1, 0, ({"event": "refusal", "where": "/upload", "reason": "two\nlines"},), "", ()),
         Outcome(0, 5.1, 0, ({"event": "result"},), "", ()),
         Outcome(0, 0.1, 257 << 20, ({"event": "result"},), "", ()),
