@@ -23,7 +23,7 @@ TEACHER: Mapping[str, Any] = {"architecture": MLP, "normalization": {"mean": [0.
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One upload and what its uploader says of it; `asset` is what it is to become: "dataset", "teacher", "architecture", or "checkpoint"."""
+    """One upload and what its uploader says of it; `asset` is what it becomes: "dataset", "teacher", "architecture" or "checkpoint"."""
 
     name: str
     asset: str

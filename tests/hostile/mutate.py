@@ -42,7 +42,8 @@ _NUMBERS = (
     (1 << 64) - 1,
 )
 _VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 3, 7, 255, 4096, 1 << 31, 1 << 40, 1 << 64, 10**30, 0.5, -0.0, 1e39, 1e308, "", "x", "input", "../x", "a\0b", "a\nb", "\u202e", "F32", "U8", "relu",
+    None, True, False, 0, 1, -1, 2, 3, 7, 255, 4096, 1 << 31, 1 << 40, 1 << 64, 10**30, 0.5, -0.0, 1e39, 1e308, "", "x", "input", "../x",
+    "a\0b", "a\nb", "\u202e", "F32", "U8", "relu",
     "add", "conv2d", [], {}, [0], [1 << 40], ["a"], {"a": 1}, "9" * 5000, "x" * 300,
 )  # fmt: skip
 _NAMES = (
@@ -98,7 +99,7 @@ def tree_changed(tree: Any, draw: random.Random) -> Any:
             case _:
                 other, place = draw.choice(places) if places else (holder, key)
                 holder[key] = (
-                    json.loads(json.dumps(other[place])) if key in holder or isinstance(holder, list) and place in _keys(other) else None
+                    json.loads(json.dumps(other[place])) if key in holder or (isinstance(holder, list) and place in _keys(other)) else None
                 )
     return tree
 
@@ -290,12 +291,16 @@ def valid() -> Mapping[str, tuple[Input, Callable[[bytes, random.Random], bytes]
         "pt": (Input("", "checkpoint", pt.getvalue()), pickled),
         "pt before zip": (Input("", "checkpoint", old.getvalue()), legacy),
         "onnx": (Input("", "teacher", onnx.model(), {"architecture": None, "format": "onnx"}), proto_changed),
-        **{f"{form} in zip": (Input("", "dataset", data, {"format": "imagefolder", "size": [8, 8]}), pictured) for form, data in image.items()},
-    }  # fmt: skip
+        **{
+            f"{form} in zip": (Input("", "dataset", data, {"format": "imagefolder", "size": [8, 8]}), pictured)
+            for form, data in image.items()
+        },
+    }
 
 
 FORMATS = (
-    "safetensors weights", "safetensors arrays", "npz", "csv", "parquet", "pt", "pt before zip", "onnx", "PNG in zip", "JPEG in zip", "WEBP in zip", "graph",
+    "safetensors weights", "safetensors arrays", "npz", "csv", "parquet", "pt", "pt before zip", "onnx", "PNG in zip", "JPEG in zip",
+    "WEBP in zip", "graph",
 )  # fmt: skip
 
 

@@ -64,14 +64,16 @@ class Reader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 
     def read(self, command: str, folder: Path) -> Outcome:
         """Run a command on a job folder, and tell how that ended."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write((json.dumps({"command": command, "folder": str(folder)}) + "\n").encode())
         self._process.stdin.flush()
         told = json.loads(self._process.stdout.readline())
@@ -91,7 +93,7 @@ def _serve() -> None:
 
 def import_all() -> None:
     """What a child would import, optional packages too, and what its first use of them would make."""
-    import onnx.checker
+    import onnx.checker  # noqa: F401
     import onnxruntime
     import PIL.Image
     import pyarrow.parquet  # noqa: F401

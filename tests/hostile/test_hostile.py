@@ -1,5 +1,6 @@
 """Hostile uploads, each read by a child of its own: nothing of them runs, none takes much memory or time, each is told what is wrong."""
 
+import contextlib
 import pickle
 import shutil
 import subprocess
@@ -66,11 +67,9 @@ def test_every_hostile_input_is_refused_by_name_or_harmless(reader: Reader, idle
 def test_a_pickle_opened_without_care_does_what_it_says(tmp_path: Path) -> None:
     """The canary can sing, by each way that pickle knows: else its silence above would say nothing."""
     sung = 0
-    for what, body in pickles.forms(str(tmp_path / "canary")).items():
-        try:
+    for body in pickles.forms(str(tmp_path / "canary")).values():
+        with contextlib.suppress(Exception):
             pickle.loads(b"\x80\x04" + body + b".")
-        except Exception as wrong:
-            assert what, wrong
         if (tmp_path / "canary").exists():
             sung += 1
             (tmp_path / "canary").rmdir()
@@ -83,9 +82,7 @@ def test_real_children_refuse_one_of_each_kind(tmp_path: Path) -> None:
     chosen = {
         "zip: builtins.eval": pickles.inputs,
         "weights: a product of 2^64": headers.inputs,
-        "folder: one member 3000 times": archives.inputs,
         "outside: '/etc/passwd'": onnx.inputs,
-        "70 doublings": architectures.inputs,
     }
     for k, (name, made) in enumerate(chosen.items()):
         item = next(item for item in made(str(canary)) if item.name == name)
