@@ -14,6 +14,8 @@ _BOOLEANS, _BYTE, _INTEGERS, _DOUBLE, _BINARY, _LISTS, _STRUCT = (1, 2), 3, (4, 
 def page_sizes(file: BinaryIO, begin: int, end: int) -> Iterator[tuple[int, int]]:
     """(packed, unpacked) bytes of every page that begins in [begin, end) of a file. Raises ValueError for what is no page."""
     while begin < end:
+        if not 0 <= begin < 1 << 62:
+            raise ValueError("a page lies outside the file")
         file.seek(begin)
         data = file.read(MAX_HEADER)
         fields: dict[int, int] = {}

@@ -34,7 +34,8 @@ def graphs() -> dict[str, Any]:
     names = (
         "input", "x", "self", "forward", "training", "__class__", "__init__", "_modules", "weight.data", "a.b", "a/b", "../a", "", " ",
         "a b", "a\nb", "import", "class", "a;b", "a)\nimport os",
-        "ä", "a" * 10_000, "0", 7, None, True, ["a"], {"a": 1}, "a\0b", "eval('1')", "\u202ea", "state_dict", "T_destination",
+        "ä", "a" * 10_000, "0", 7, None, True, ["a"], {"a": 1}, "a\0b", "eval('1')",
+        "\u202ea", "state_dict", "T_destination",
         "call_super_init",
     )  # fmt: skip
     return {

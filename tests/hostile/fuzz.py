@@ -32,7 +32,7 @@ class Fuzz:
         self.seed, self.root = seed, root
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
         self.found: list[dict[str, Any]] = []
-        self.most = {"seconds": 0.0, "bytes": 0}
+        self.most: dict[str, Any] = {"seconds": 0.0, "bytes": 0}
         self._step = 0
         self._lock = threading.Lock()
 

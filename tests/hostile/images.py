@@ -27,7 +27,7 @@ def head(width: int, height: int, depth: int = 8, colour: int = 0, interlace: in
 
 def saved(image: Image.Image, form: str, **how: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, form, **how)  # type: ignore[arg-type]
+    image.save(buffer, form, **how)
     return buffer.getvalue()
 
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.hostile.inputs import Input
 
 _HUGE = 1 << 40
-Edit = Callable[[Any], object]
+Edit = Callable[[Any], Any]
 
 
 def model(edit: Edit = lambda made: None, *, shape: tuple[Any, ...] = ("n", 4), opset: int = 17) -> bytes:
@@ -24,6 +24,10 @@ def model(edit: Edit = lambda made: None, *, shape: tuple[Any, ...] = ("n", 4), 
     edit(made)
     data: bytes = made.SerializeToString()
     return data
+
+
+def _set(message: Any, name: str, value: Any) -> Any:
+    setattr(message, name, value)
 
 
 def constant(name: str, value: Any) -> Any:
@@ -201,14 +205,14 @@ def models() -> dict[str, bytes]:
         "outside in training": model(external_in(lambda made, tensor: made.training_info.add().initialization.initializer.append(tensor))),
         "outside and sparse": model(external_in(lambda made, tensor: made.graph.sparse_initializer.add().values.CopyFrom(tensor))),
         "a domain of its own": model(lambda made: made.opset_import.append(helper.make_opsetid("com.evil", 1))),
-        "a node of another domain": model(lambda made: setattr(made.graph.node[0], "domain", "com.microsoft")),
+        "a node of another domain": model(lambda made: _set(made.graph.node[0], "domain", "com.microsoft")),
         "an operator of Python": model(
-            lambda made: (setattr(made.graph.node[0], "op_type", "PyOp"), setattr(made.graph.node[0], "domain", "ai.onnx.contrib"))
+            lambda made: (_set(made.graph.node[0], "op_type", "PyOp"), _set(made.graph.node[0], "domain", "ai.onnx.contrib"))
         ),
         "opset 0": model(opset=0),
         "opset -1": model(opset=-1),
         "opset 2^62": model(opset=1 << 62),
-        "format 2^62": model(lambda made: setattr(made, "ir_version", 1 << 62)),
+        "format 2^62": model(lambda made: _set(made, "ir_version", 1 << 62)),
         "no opset": model(lambda made: made.ClearField("opset_import")),
         "dims of 2^40": model(lie(dims=[_HUGE, 3])),
         "a product of 2^64": model(lie(dims=[1 << 32, 1 << 32])),
@@ -262,8 +266,8 @@ def models() -> dict[str, bytes]:
         "30,000 operators": model(chain(30_000, "Neg")),
         "60,000 operators": model(chain(60_000, "Neg")),
         "2000 doublings": model(chain(2000, "Add")),
-        "a name of a megabyte": model(lambda made: setattr(made.graph.node[0], "name", "x" * (1 << 20))),
-        "a name of lines": model(lambda made: setattr(made.graph.node[0], "op_type", "a\n\x1b[2J\u202e")),
+        "a name of a megabyte": model(lambda made: _set(made.graph.node[0], "name", "x" * (1 << 20))),
+        "a name of lines": model(lambda made: _set(made.graph.node[0], "op_type", "a\n\x1b[2J\u202e")),
         "a domain of lines": model(lambda made: made.opset_import.append(helper.make_opsetid("a\n\x1b[2J", 1))),
         "100,000 metadata": model(lambda made: [made.metadata_props.add(key=str(k), value="x") for k in range(50_000)]),
         "100,000 inputs": model(

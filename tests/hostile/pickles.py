@@ -84,7 +84,7 @@ def calls(canary: str) -> dict[str, bytes]:
         ("torch.serialization", "add_safe_globals", b"]" + name("posix", "system") + b"a"), ("torch.fx._symbolic_trace", "wrap", touch),
         ("torch._utils", "_import_dotted_name", "os.system"), ("torch.fx.graph_module", "_forward_from_src", touch, b"}"),
     ]  # fmt: skip
-    made = {f"{module}.{function}": call(module, function, *arguments) for module, function, *arguments in listed}  # type: ignore[arg-type]
+    made = {f"{module}.{function}": call(module, function, *arguments) for module, function, *arguments in listed}  # type: ignore[arg-type,str-bytes-safe]
     partial = call("functools", "partial", name("posix", "mkdir"), canary)
     for depth in (1, 3):
         made[f"functools.partial {depth} deep"] = partial + b")R"
