@@ -105,7 +105,8 @@ def others() -> dict[str, Any]:
     names = (
         "../../etc/passwd", "/etc/passwd", "hf-hub:evil/model", "hf_hub:evil/model", "local-dir:/tmp", "local_dir:/etc",
         "resnet18.a1_in1k", "resnet18/../resnet18", "resnet18\0", "resnet18\n", "", "http://localhost:9/model", "file:///etc/passwd",
-        "timm.models.resnet18", "__import__('os')", "os.system", "r" * 100_000, "vit_giant_patch14_dinov2", "eva02_enormous_patch14_clip_224",
+        "timm.models.resnet18", "__import__('os')", "os.system", "r" * 100_000, "vit_giant_patch14_dinov2",
+        "eva02_enormous_patch14_clip_224",
         None, 7, ["resnet18"], {"a": 1}, "safe_model_name", "RESNET18",
     )  # fmt: skip
     made: dict[str, Any] = {f"timm {str(name)[:30]!r} of {len(str(name))}": {"family": "timm", "name": name, **small} for name in names}
