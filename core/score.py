@@ -93,4 +93,6 @@ def warnings_of(found: Mapping[str, Any]) -> list[str]:
     if not found["near_chance"]:
         return []
     said = f"the teacher is right on {found['accuracy']:.1%} of the test split, where guessing reaches {found['chance']:.1%}"
-    return [f"{said}: is its normalization the one it was trained with, are its outputs in the order of the classes, is its layout right?"]
+    return [
+        f'{said}: is its normalization the one it was trained with, are its outputs in the order of the classes ("labels" names them), is its layout right?'
+    ]
