@@ -164,11 +164,12 @@ def _files(offered: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, 
     if teacher:
         lines.append(f"| the teacher | | | | | {_latencies(teacher)} |")
     threads = {each["facts"]["threads"] for each in offered}
-    n = sorted({int(row["n"]) for each in offered for row in each["facts"]["latency"]})
+    n = {int(row["n"]) for each in offered for row in each["facts"]["latency"]}
     if threads:
+        calls = " to ".join(map(str, sorted({min(n), max(n)})))
         lines.append(
             f"\nEach file was loaded in a fresh process by the lines below, on the CPU, threads: {' or '.join(map(str, sorted(threads)))}, "
-            f"and compared with the trained student on test inputs; times are of {' to '.join(map(str, sorted({n[0], n[-1]})))} calls after a warmup.\n"
+            f"and compared with the trained student on test inputs; times are of {calls} calls after a warmup.\n"
         )
     for each in refused:
         lines.append(f"`{each['format']}` is not offered: {_line(each['refused'])}.\n")
