@@ -138,10 +138,9 @@ class Line:
         except ClientDisconnect:
             raise Problem(400, "the sender hung up before all bytes came", hint="ask for the offset, and go on from there") from None
         finally:
-            with anyio.CancelScope(shield=True):
-                if not self.is_broken:
-                    await self._hand_over()
-                    await self._settle()
+            with anyio.CancelScope(shield=True):  # where the store failed meanwhile, that is what is told
+                await self._hand_over()
+                await self._settle()
 
     async def finish(self) -> Upload:
         """The completed upload; a Problem if the bytes are not all there, or others than were declared."""
