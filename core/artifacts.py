@@ -191,7 +191,7 @@ def _parse(raw: bytes, where: str) -> dict[str, Any]:
 def _depth(raw: bytes) -> int:
     """How deep brackets nest outside strings: counted before the parser recurses into them."""
     depth = deepest = 0
-    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', raw, re.DOTALL):
+    for token in re.finditer(rb'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', raw, re.DOTALL):
         match token[0]:
             case b"[" | b"{":
                 depth += 1

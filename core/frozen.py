@@ -12,13 +12,29 @@ import torch
 from torch import Tensor, nn
 
 from core.anatomy import Anatomy, normalized
-from core.errors import Refused
+from core.errors import Refused, first_line
 from core.isolation import bounded
-from core.onnx_file import Port, entry_of, first_line, leaving_of, numbers_in, read_model
+from core.onnx_file import Port, entry_of, leaving_of, numbers_in, read_model
 
 FAMILY = "onnx"
-_SPARE = 512 << 20
+_SPARE_TO_OPEN, _SPARE_TO_ASK, _STACK = 80 << 20, 144 << 20, 8 << 20
 _TINY = 1e-30
+
+_LINES = """import numpy
+import onnxruntime
+
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = {threads}
+options.log_severity_level = 3
+session = onnxruntime.InferenceSession("model.onnx", options, providers=["CPUExecutionProvider"])
+entry, leaving = session.get_inputs()[0].name, session.get_outputs()[{output}].name
+
+
+def predict(x):
+    x = {x}
+    x = {given}
+    return numpy.concatenate([session.run([leaving], {{entry: part}})[0] for part in {parts}])
+"""
 
 
 class Frozen(nn.Module):
@@ -62,12 +78,26 @@ class Frozen(nn.Module):
         logits = torch.from_numpy(np.concatenate(answers).astype(np.float32)).to(x.device)
         return logits.clamp_min(_TINY).log() if self._is_probability else logits
 
+    def lines(self, normalization: Mapping[str, Sequence[float]] | None, threads: int) -> str:
+        """The Python that defines `predict(x)`, x (B, *input) float32 in numpy, as `Format.lines` does: it needs numpy, onnxruntime and the
+        file as model.onnx, and takes as long as this module does. No word of it comes from the file."""
+        tail = "[:, None, None]" if len(self.shape) == 3 else ""
+        space = {name: f"numpy.float32({[float(value) for value in values]}){tail}" for name, values in (normalization or {}).items()}
+        turned = ".transpose(0, 2, 3, 1)" if self.channels_last else ""
+        return _LINES.format(
+            threads=threads,
+            output=[port.name for port in self._session.get_outputs()].index(self._leaving.name),
+            x=f"(x - {space['mean']}) / {space['std']}" if space else "x",
+            given=f"numpy.ascontiguousarray(x{turned}, dtype={str(np.dtype(self._entry.dtype))!r})",
+            parts="numpy.split(x, len(x))" if self._one_by_one else "[x]",
+        )
+
     def _probe(self, where: str) -> int:
         """Ask it once, find how many samples it takes together and what its answers are; how many outputs it has."""
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(2, *self.shape, generator=generator)
         try:
-            with bounded(_SPARE):
+            with bounded(_SPARE_TO_ASK):
                 single = self._ask(x[:1])
                 try:
                     both = self._ask(x)
@@ -125,7 +155,7 @@ def _session(path: Path, where: str) -> Any:
     options.use_deterministic_compute = True
     options.log_severity_level = 3
     try:
-        with bounded(6 * path.stat().st_size + _SPARE):
+        with bounded(6 * path.stat().st_size + _SPARE_TO_OPEN + torch.get_num_threads() * _STACK):
             return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except _failures() as wrong:
         raise Refused(

@@ -10,7 +10,7 @@ from core.events import Phase, Result
 from core.export import Facts, require
 from core.export.offer import Weights, offer
 from core.job import dataset_of, digests, spec_of
-from core.party import Party
+from core.party import Party, teacher_in
 from core.runtime import Runtime
 from core.transfer_set import output_names
 from core.wire import Wire
@@ -75,12 +75,11 @@ def reexport(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire
 
 
 def _teacher(folder: Path, asset: Mapping[str, Any] | None) -> Weights | None:
-    weights = folder / "in" / "teacher.safetensors"
+    weights = teacher_in(folder)
     if asset is None or not weights.exists():
         return None
-    party = Party.of(asset, "/teacher")
-    assert party.family is not None, "weights in this format are of a family"
-    return Weights(party.family, party.normalization, weights)
+    party = Party.of(asset, "/teacher", weights)
+    return Weights(party.source, party.normalization, weights)
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, float] | None:
