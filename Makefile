@@ -36,6 +36,7 @@ format: $(READY)
 # The long set of docs/reliability.md, about an hour and a half on two cores that do nothing else.
 chaos: $(READY)
 	RETORT_MACHINE_EXAMPLES=500 $(BIN)/python -m pytest tests/db/life/test_machine.py
+	$(BIN)/python -m tests.hostile.fuzz --seconds 600 --seed 1 --out benchmarks/results/fuzz.json
 	$(BIN)/python -m tests.chaos --out benchmarks/results/chaos.json
 	$(BIN)/python -m tests.chaos.baseline --n 20 --out benchmarks/results/chaos_baseline.json
 	$(BIN)/python -m tests.chaos.publish

@@ -237,7 +237,10 @@ def normalized(
         if len(values) not in {1, shape[0]}:
             raise Refused(f"/normalization/{name}", f"{len(values)} values for an input with {shape[0]} channels")
         # In float32, where they will be used: a deviation of 1e-300 is a division by zero there.
-        numbers = torch.tensor(tuple(map(float, values)), dtype=torch.float32, device="cpu")
+        try:
+            numbers = torch.tensor(tuple(map(float, values)), dtype=torch.float32, device="cpu")
+        except OverflowError:  # a whole number of hundreds of digits
+            numbers = torch.tensor([torch.inf])
         if not bool(torch.isfinite(numbers).all()) or (name == "std" and float(numbers.min()) < torch.finfo(torch.float32).tiny):
             raise Refused(f"/normalization/{name}", "means are finite, and deviations are finite and above zero")
     return tuple(float(v) for v in normalization["mean"]), tuple(float(v) for v in normalization["std"])

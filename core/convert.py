@@ -16,9 +16,10 @@ from torch import Tensor
 
 from core.artifacts import DTYPES, MAX_BYTES, MAX_TENSORS, save_weights
 from core.blobs import digest_of
-from core.errors import Refused
+from core.errors import Refused, first_line
 from core.events import File, Inspected, Phase, Result
 from core.isolation import bounded, forbid_calls, limit_files
+from core.opcodes import check_opcodes
 from core.wire import Wire
 
 Level = Literal["off", "isolated", "anyway"]
@@ -29,6 +30,8 @@ _TORCH = (2, 10)
 _MAX_MEMBERS = 2 * MAX_TENSORS
 _MAX_PICKLE = 8 << 20
 _SPARE = 192 << 20
+_LEGACY = 5
+"""Before zip, torch wrote so many pickles one after another: a magic number, a version, the system, the weights, the names of storages."""
 _DEEPEST = 2
 _NO_WEIGHTS = ("optim", "sched", "scaler", "rng", "amp", "args", "config", "hyper", "callbacks", "loops")
 """Parts of a checkpoint whose names begin so hold tensors too, and none of the network."""
@@ -93,6 +96,7 @@ def read_checkpoint(path: Path, select: str | None = None) -> Checkpoint:
     """
     size = path.stat().st_size
     source = _kind(path, size)
+    _check_pickles(path, source)
     found = dict(_state_dicts(_loaded(path, size), ""))
     chosen = _chosen(found, select)
     weights, left = _tensors(found[chosen], size)
@@ -145,6 +149,19 @@ def _refuse_odd(members: list[zipfile.ZipInfo], size: int, where: str) -> None:
         raise Refused(where, "the archive's members overlap, or two have one name")
 
 
+def _check_pickles(path: Path, source: Literal["torch_zip", "torch_legacy"]) -> None:
+    """Look through the pickles of a checkpoint without opening them. Raises Refused for what no reader should be given."""
+    try:
+        if source == "torch_zip":
+            with zipfile.ZipFile(path) as archive:
+                check_opcodes(archive.read(next(name for name in archive.namelist() if name.partition("/")[2] == "data.pkl")), 1)
+        else:
+            with path.open("rb") as file:
+                check_opcodes(file.read(_MAX_PICKLE), _LEGACY)
+    except Exception as wrong:  # zipfile's and pickletools' errors are many, and what they say of their bytes is no call of theirs
+        raise Refused("/upload", f"the checkpoint is damaged: {first_line(wrong)}", hint=_MESSAGE) from wrong
+
+
 def _loaded(path: Path, size: int) -> object:
     try:
         with bounded(2 * size + _SPARE):
@@ -157,7 +174,7 @@ def _loaded(path: Path, size: int) -> object:
     except Exception as wrong:  # a damaged pickle makes the reader fail in any way there is; nothing of ours runs in it
         if "alloc" in str(wrong):
             raise Refused("/upload", "the checkpoint asks for far more memory than its size", hint=_MESSAGE) from wrong
-        raise Refused("/upload", f"the checkpoint is damaged: {type(wrong).__name__}: {str(wrong)[:200]}", hint=_MESSAGE) from wrong
+        raise Refused("/upload", f"the checkpoint is damaged: {first_line(wrong)}", hint=_MESSAGE) from wrong
 
 
 def _said(wrong: Exception) -> str:

@@ -31,6 +31,10 @@ EXIT_ORPHANED = 99
 """The child's parent was already dead when the child started."""
 
 
+_LONGEST = 1000
+"""Characters of a reason: what a file says of itself may be quoted in it, and has any length."""
+
+
 class RetortError(Exception):
     """The root of every error that Retort raises on purpose."""
 
@@ -43,10 +47,10 @@ class Refused(RetortError):
     """
 
     def __init__(self, where: str, reason: str, *, hint: str = "", code: str = "invalid_input", others: Sequence["Refused"] = ()) -> None:
-        super().__init__(f"{where}: {reason}" if where else reason)
-        self.where = where
-        self.reason = reason
-        self.hint = hint
+        self.where = _plain(where)
+        self.reason = _plain(reason)
+        self.hint = _plain(hint)
+        super().__init__(f"{self.where}: {self.reason}" if where else self.reason)
         self.code = code
         self.others = tuple(others)
 
@@ -100,3 +104,14 @@ class Corrupt(RetortError):
 
 class Unresumable(Corrupt):
     """A checkpoint that cannot be read, or is none of this job."""
+
+
+def first_line(wrong: BaseException) -> str:
+    """The first line of what a library says is wrong, or the name of its error."""
+    return next((line.strip() for line in str(wrong).splitlines() if line.strip()), type(wrong).__name__)[:300]
+
+
+def _plain(text: str) -> str:
+    """A text that can be shown: what a file has put into it breaks no line, turns no direction and does not go on for pages."""
+    shown = text if text.isprintable() else "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from core.anatomy import Anatomy, normalized
-from core.errors import Refused
+from core.errors import Refused, first_line
 from core.isolation import bounded
-from core.onnx_file import Port, entry_of, first_line, leaving_of, numbers_in, read_model
+from core.onnx_file import Port, entry_of, leaving_of, numbers_in, read_model
 
 FAMILY = "onnx"
-_SPARE = 512 << 20
+_SPARE_TO_OPEN, _SPARE_TO_ASK, _STACK = 80 << 20, 144 << 20, 8 << 20
 _TINY = 1e-30
 
 _LINES = """import numpy
@@ -97,7 +97,7 @@ class Frozen(nn.Module):
         generator = torch.Generator().manual_seed(0)
         x = torch.rand(2, *self.shape, generator=generator)
         try:
-            with bounded(_SPARE):
+            with bounded(_SPARE_TO_ASK):
                 single = self._ask(x[:1])
                 try:
                     both = self._ask(x)
@@ -155,7 +155,7 @@ def _session(path: Path, where: str) -> Any:
     options.use_deterministic_compute = True
     options.log_severity_level = 3
     try:
-        with bounded(6 * path.stat().st_size + _SPARE):
+        with bounded(6 * path.stat().st_size + _SPARE_TO_OPEN + torch.get_num_threads() * _STACK):
             return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except _failures() as wrong:
         raise Refused(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.errors import Refused
+from core.errors import Refused, first_line
 from core.isolation import bounded
 
 _MAX_BYTES = 2 << 30
@@ -17,6 +17,7 @@ _OPSETS = {"": 26, "ai.onnx": 26, "ai.onnx.ml": 5}
 """The newest operator set of each domain that is taken."""
 _FLOATS = {1: np.float32, 10: np.float16, 11: np.float64}
 """The element types of a tensor, by their number in the format."""
+_ENDLESS = frozenset({"Loop", "Scan"})
 _SPARE = 128 << 20
 
 
@@ -62,12 +63,40 @@ def read_model(path: Path, where: str) -> Any:
         if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
             reason = f"the weights of {tensor.name[:80]!r} lie in a file beside the model"
             raise Refused(where, reason, hint="save it as one file: onnx.save_model(model, path, save_as_external_data=False)")
+    _check_work(model, where)
     try:
         with bounded(4 * size + _SPARE):
             onnx.checker.check_model(model)
     except Exception as wrong:  # the checker is C++ and gives its errors many types
         raise Refused(where, f"the model is not sound: {first_line(wrong)}", hint="onnx.checker.check_model says more") from wrong
     return model
+
+
+def _check_work(model: Any, where: str) -> None:
+    """Refuse loops, which may never end, and functions that call others into far more operators than are written down."""
+    held: dict[tuple[str, str], int] = {}
+    waiting = list(model.functions)
+    for _ in range(len(waiting) + 1):  # from those that call nobody up, a round for each level at most
+        later = []
+        for function in waiting:
+            called = [(node.domain, node.op_type) for node in _nodes(function, where)]
+            unknown = any(name not in held and any(name == (each.domain, each.name) for each in waiting) for name in called)
+            if unknown:
+                later.append(function)
+            else:
+                held[function.domain, function.name] = sum(held.get(name, 1) for name in called)
+        if len(later) == len(waiting):
+            break
+        waiting = later
+    if waiting:
+        raise Refused(where, f"the function {waiting[0].name[:80]!r} of the model calls itself", hint="export it without functions")
+    total = 0
+    for node in _nodes(model.graph, where, *(node for function in model.functions for node in function.node)):
+        if node.op_type in _ENDLESS:
+            raise Refused(where, f"the model has a loop, {node.op_type}, which may never end", hint="export it for one step, or unrolled")
+        total += held.get((node.domain, node.op_type), 1)
+    if total > _MAX_NODES:
+        raise Refused(where, f"the model's functions unfold into more than {_MAX_NODES:,} operators", hint="export it without functions")
 
 
 def _nodes(graph: Any, where: str, *more: Any) -> Iterator[Any]:
@@ -144,8 +173,3 @@ def leaving_of(model: Any, where: str) -> Port:
 def numbers_in(model: Any, where: str) -> int:
     """How many real numbers a model holds: its parameters, as far as a format without that word can tell."""
     return sum(math.prod(tensor.dims) for tensor in _tensors(model.graph, where) if tensor.data_type in _FLOATS)
-
-
-def first_line(wrong: BaseException) -> str:
-    """The first line of what a library says is wrong, or the name of its error."""
-    return (str(wrong).strip().splitlines() or [type(wrong).__name__])[0][:300]

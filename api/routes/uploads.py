@@ -135,7 +135,7 @@ async def put(running: Running, caller: Caller, id: Id, request: Request, respon
     if int(length) != upload.bytes:
         raise _other_length(f"{length} bytes are announced, declared were {upload.bytes}")
     async with running.receiving.line(lambda: _writer(running, caller, id, None)) as line:
-        await line.take(request.stream())
+        await line.take(request.receive)
         return await _finish(running, line, response)
 
 
@@ -170,7 +170,7 @@ async def patch(
     if end > upload.bytes or (upload_length is not None and int(upload_length) != upload.bytes):
         raise _other_length(f"{upload_length or end} bytes are announced, declared were {upload.bytes}")
     async with running.receiving.line(lambda: _writer(running, caller, id, begin)) as line:
-        await line.take(request.stream())
+        await line.take(request.receive)
         now = line.writer.upload
         # tus has no word for the end: it is where the declared length is reached.
         if upload_complete == "?1" or (upload_complete is None and now.received == now.bytes):

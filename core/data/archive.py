@@ -113,6 +113,7 @@ def _fault(entry: zipfile.ZipInfo) -> str:
     climbs = name.startswith(("/", "\\")) or name[1:2] == ":" or ".." in name.replace("\\", "/").split("/")
     bomb = entry.file_size > _SMALL and entry.file_size > MAX_RATIO * entry.compress_size
     faults = {
+        "it has no name": not entry.filename,
         "its path leads out of the archive": climbs,
         "its name holds a backslash or a character that does not print": "\\" in name or not name.isprintable(),
         "it is a link or a device, not a file": kind not in (0, stat.S_IFREG, stat.S_IFDIR),

@@ -19,6 +19,8 @@ MAX_GROUP = 1 << 30
 MAX_PAGE = 192 << 20
 _SMALL = 32 << 20
 _PIECE = 4 << 20
+_SPREAD = 64 << 20
+"""Bytes that a few rows may take when all are the largest entry of their dictionary."""
 _IMAGES = ("image.bytes", "img.bytes", "image", "img")
 _LAYOUT = 'a column "image" of {bytes, path} and a column "label", as datasets.Dataset.to_parquet writes them'
 _SMALLER = "dataset.to_parquet(path, batch_size=100) writes small row groups"
@@ -83,9 +85,10 @@ def open_table(name: str, path: Path, split: str, *, label: str | None, labelled
         label = _label_column(name, [column for column in columns if column != image.split(".")[0]], label, labelled)
         if label is not None and (label not in leaves or leaves[label].max_repetition_level):
             raise Refused("/upload", f'{name}: the column "{label}" holds no plain values', hint="labels are whole numbers or texts")
-        _check_groups(name, path, metadata, [image] if label is None else [image, label])
+        dictionary = _check_groups(name, path, metadata, [image] if label is None else [image, label])
         size = sum(metadata.row_group(g).total_byte_size for g in range(metadata.num_row_groups))
-        together = max(1, min(256, _PIECE * metadata.num_rows // max(1, size)))
+        # Each row may be any entry of a dictionary, however little space that takes in the file.
+        together = max(1, min(256, _PIECE * metadata.num_rows // max(1, size), _SPREAD // max(1, dictionary)))
         return Table(path, name, split, metadata.num_rows, image, label, _class_label(metadata.metadata, label), together)
 
 
@@ -102,8 +105,11 @@ def _check_end(name: str, path: Path) -> None:
         raise Refused("/upload", f"the metadata of {name} has {length:,} bytes; at most {MAX_FOOTER:,} are read", hint=_SMALLER)
 
 
-def _check_groups(name: str, path: Path, metadata: Any, leaves: Sequence[str]) -> None:
-    """Refuse columns that would unpack to more than can be honest, by the metadata and by the pages' own headers."""
+def _check_groups(name: str, path: Path, metadata: Any, leaves: Sequence[str]) -> int:
+    """Refuse columns that would unpack to more than can be honest, by the metadata and by the pages' own headers; the bytes of the largest
+    dictionary in them.
+    """
+    largest = 0
     with path.open("rb") as file:
         for g in range(metadata.num_row_groups):
             group = metadata.row_group(g)
@@ -113,8 +119,11 @@ def _check_groups(name: str, path: Path, metadata: Any, leaves: Sequence[str]) -
                 packed, size = chunk.total_compressed_size, chunk.total_uncompressed_size
                 _check_size(f"row group {g} of {name}", packed, size, MAX_GROUP)
                 begin = min(at for at in (chunk.dictionary_page_offset, chunk.data_page_offset) if at)
-                for page in page_sizes(file, begin, begin + packed):
-                    _check_size(f"a page in row group {g} of {name}", *page, MAX_PAGE)
+                for k, (page, unpacked) in enumerate(page_sizes(file, begin, begin + packed)):
+                    _check_size(f"a page in row group {g} of {name}", page, unpacked, MAX_PAGE)
+                    if k == 0 and chunk.has_dictionary_page:
+                        largest = max(largest, unpacked)
+    return largest
 
 
 def _check_size(what: str, packed: int, size: int, most: int) -> None:

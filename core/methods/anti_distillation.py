@@ -1,15 +1,14 @@
 """Anti-distillation: a small teacher prepares a larger student for harder data, before the student is trained on that.
 
-The student first fits the teacher's data, in a way that should serve it later: near to the teacher, at ease with noise on its inputs, and
-in a flat place. With CE the cross-entropy with the labels, the mean over the teacher's data, u the teacher's weights and Pr[w] those of
-the student's weights w that have a counterpart in it (of every layer of the same name the first rows and columns):
+In a transfer fit on the `teacher_dataset` the student learns what should serve it later: near to the teacher, at ease with noise on its
+inputs, in a flat place. With CE the mean cross-entropy with the labels, u the teacher's weights and Pr[w] those of the student's weights w
+that have a counterpart in it (of every layer of the same name the first rows and columns):
 
     L = l1 CE(w) + l2 |u - Pr[w]|^2 + l3 E CE(w at x + e) + l4 tr H,   e uniform in [-delta, delta] for each value of x
 
-H is the Hessian of CE by all weights; classes without data take no probability. This is a transfer fit on the `teacher_dataset`, before the
-training on the job's own data. The trace is exact, and never negative, for linear layers, convolutions and batch norms with ReLUs and
-pooling between; else it is v^T H v averaged over a few vectors v of random signs, with its standard error as `trace.error`, and 0 where
-that is below 0. Noise and trace see the student in eval mode.
+H is the Hessian of CE by all weights; classes without data take no probability. The trace is exact, and never negative, for linear layers,
+convolutions and batch norms with ReLUs and pooling between; else it is v^T H v averaged over a few vectors v of random signs, with its
+standard error as `trace.error`, and 0 where that is below 0. Noise and trace see the student in eval mode.
 
 Use it to grow: where a small network knows an easier task, with fewer classes perhaps, and a larger one is to learn a harder task from the
 start. Layers are shared by name, so both networks are of one family, and the student is at least as wide and as deep everywhere.
@@ -57,9 +56,7 @@ class AntiDistillation(Method):
     name: Literal["anti_distillation"] = "anti_distillation"
     epochs: int = Field(15, ge=1, le=100_000, description="Epochs of the transfer fit, before those of the recipe.")
     lr: float | None = Field(None, gt=0, le=100, description="The fit's rate; the recipe's when left out. Published: 0.005, with Adam.")
-    decay: float | None = Field(
-        None, gt=0, le=1, description="The factor on the rate after each epoch; the recipe's schedule when left out. Published: 0.85."
-    )
+    decay: float | None = Field(None, gt=0, le=1, description="The rate's factor after each epoch; else the schedule's. Published: 0.85.")
     labels_weight: Weight = Field(1.0, description="l1: the weight of the cross-entropy on the teacher's data.")
     distance_weight: Weight = Field(1.0, description="l2: the weight of the squared distance to the teacher's weights, summed over them.")
     noise_weight: Weight = Field(1.0, description="l3: the weight of the cross-entropy under noise.")
@@ -118,7 +115,6 @@ class Labels(Term):
         self.delta, self.official = delta, official
 
     def passes(self, batch: int, classes: int) -> Passes:
-        """A pass there and back for the noise."""
         return Passes(student=3, student_kept=1) if self.delta else Passes()
 
     def forward(self, scene: Scene) -> Tensor:

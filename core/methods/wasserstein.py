@@ -11,8 +11,7 @@ both networks; its norm is not squared. x and epsilon are in data units, for ima
 penalty, where batch statistics would make one image's gradient depend on the others; the first sum uses the step's own pass.
 
 Use it where images are few, instead of `kd`: `epsilon` 0 is `kd` at weight 1. The paper's epsilon, loss, temperature and norm could not
-be read; the defaults are ours. Choose epsilon on held-out images, and look at `wasserstein.ratio`, epsilon times the penalty over the
-first sum.
+be read: ours are the defaults. Choose epsilon on held-out images; `wasserstein.ratio` is epsilon times the penalty over the first sum.
 
 Cost: a forward pass of both networks more, a backward pass of both to the image, and for the norm's own gradient double backward or, the
 form `tangent`, one more pass of both on a direction. Both are exact; `auto` takes the tangent where every layer has one, and the job's
@@ -99,18 +98,9 @@ class Ball(Term):
         self.ran: Form | None = None
 
     def passes(self, batch: int, classes: int) -> Passes:
-        """On its share of the batch: both networks there and back to the input, and both along a direction with the student's backward
-        pass, or double backward, half as much again."""
-        method = self.method
-        if method.epsilon == 0:
-            return Passes()
-        share, double = method.share, method.form == "double_backward"
-        return Passes(
-            student=(12 if double else 8) * share,
-            teacher=(8 if double else 4) * share,
-            student_kept=(2 + double) * share,
-            teacher_kept=(1 + double) * share,
-        )
+        """Both networks there and back to the input, then both along a direction with the student's way back, or double backward."""
+        share, double = self.method.share * (self.method.epsilon > 0), self.method.form == "double_backward"
+        return Passes((8 + 4 * double) * share, (4 + 4 * double) * share, (2 + double) * share, (1 + double) * share)
 
     def forward(self, scene: Scene) -> Tensor:
         assert scene.t is not None
@@ -142,16 +132,14 @@ class Ball(Term):
         student, teacher = slopes(ours.logits, theirs.logits.detach(), method.loss, method.temperature, scene.classes)
         double = along is None or theirs_along is None
         self.ran = "double_backward" if double else "tangent"
-        outputs = (ours.logits, theirs.logits)
-        (gradient,) = torch.autograd.grad(outputs, x, (student, teacher), create_graph=double, retain_graph=True)
+        (gradient,) = torch.autograd.grad((ours.logits, theirs.logits), x, (student, teacher), create_graph=double, retain_graph=True)
         flat, order = gradient.flatten(1), 1 if method.norm == "l1" else 2
         if along is None or theirs_along is None:
             norms: Tensor = torch.linalg.vector_norm(flat, order, dim=1)
             return norms.mean()
         # The norm is the derivative along its own steepest direction, and so is its gradient with that direction held fixed.
         lengths = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-        direction = flat.sign() if method.norm == "l1" else flat / lengths.clamp_min(torch.finfo(flat.dtype).tiny)
-        direction = direction.view_as(x)
+        direction = (flat.sign() if method.norm == "l1" else flat / lengths.clamp_min(torch.finfo(flat.dtype).tiny)).view_as(x)
         with torch.no_grad():
             moved = theirs_along(direction).logits
         return (student * along(direction).logits + teacher * moved).sum(1).mean()

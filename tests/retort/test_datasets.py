@@ -14,7 +14,8 @@ MADE = {"object": "dataset", "id": "ds_1", "name": "d", "status": "processing"}
 
 
 def play(request: Request) -> Answer:
-    answer = MADE if request.path == "/v1/datasets" else {"data": []} if request.method == "GET" else SENT
+    nothing: dict[str, object] = {"data": []}
+    answer = MADE if request.path == "/v1/datasets" else nothing if request.method == "GET" else SENT
     return Answer(200, json.dumps(answer).encode(), headers={"Upload-Offset": "0", "Upload-Complete": "?0"})
 
 

@@ -29,6 +29,7 @@ class Faulty(Database):
 
     def __init__(self, inner: Database) -> None:
         self._inner = inner
+        self.directory = inner.directory
         self._fault: Fault | None = None
         self._statements = 0
         self.commits = 0
