@@ -19,9 +19,9 @@ from core.wire import Wire
 def reexport(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) -> None:
     """Write in/student.safetensors in the `formats` of a task, verified as at the end of a training, and tell every event.
 
-    The task holds what the distil job had ("spec", "student", "teacher", "dataset", "baseline") and its "result", as far as it is known:
-    its figures stand on the card. Test and training rows are those of that job. Raises Refused as `distil` does, at /formats for a
-    format that cannot be made here.
+    The task holds what the distil job had ("spec", "student", "teacher", "dataset", "baseline"), its "result" and the digests of its
+    "files", as far as they are known: the card and the provenance tell of them. Test and training
+    rows are those of that job. Raises Refused as `distil` does, at /formats for a format that cannot be made here.
     """
     wire.tell(Phase("staging"))
     runtime.pin()
@@ -56,6 +56,7 @@ def reexport(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire
         parameters=party.anatomy.parameters,
         flops=party.anatomy.flops,
         digests=digests(folder, party.family, spec),
+        files=task.get("files") or {},
         hardware=result.get("hardware") or runtime.hardware(),
     )
     offers = offer(

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Caller
+from api.bundle import DOCUMENTS
 from api.deps import Id, IdempotencyKey, Roomy, Running, Service, find_job
 from api.plain import plain
 from api.portrait import created, portrait, status_of
@@ -102,7 +103,8 @@ def _inputs(running: Service, caller: Tenant, source: Job) -> tuple[dict[str, An
         )
     kept = {path: digest for path, digest in source.inputs["blobs"].items() if path not in _NOT_FOR_EXPORT}
     result = source.result or {}
-    task = {**source.inputs["task"], "test": result.get("test"), "result": result}
+    files = {each.name: each.sha256 for each in made if each.format != DOCUMENTS}
+    task = {**source.inputs["task"], "test": result.get("test"), "result": result, "files": files}
     if epochs := result.get("epochs"):
         task["baseline"] = plain(running, caller, JobSpec.model_validate(source.spec), epochs)  # it may have been trained since
     return task, {**kept, "in/student.safetensors": weights}

@@ -32,7 +32,7 @@ def card(
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
         files=_files(offered, [each for each in exports if each["refused"] is not None], teacher),
         load="\n".join(_loads(facts, offered, threads)),
-        takes=f"float32, shape (batch, {shape}), values in [{low:g}, {high:g}]",
+        takes=f"float32, shape (batch, {shape}), values in [{low:g}, {high:g}]{'' if len(facts.family.input) == 3 else _ORDER}",
         normalised=_NOT_NORMALISED if facts.normalization is None else _NORMALISED,
         limits="\n".join(f"- {limit}" for limit in _limits(facts)),
     )
@@ -82,10 +82,10 @@ def _gained(facts: Facts) -> str:
     if gained is None:
         return (
             "Whether the teacher helped is not known: the same student was not trained without one. `POST /v1/jobs/{id}/baseline`, or "
-            "`--baseline` when one submits, trains it; a job submitted after that says its gain."
+            "`--baseline` when one submits, trains it; a job submitted after that, or a further format of this one, says the gain."
         )
     assert facts.baseline is not None
-    of = f"job {_line(str(facts.baseline.get('job', '')))}, seed {facts.baseline.get('seed')}, {facts.baseline.get('n')} images"
+    of = f"job {_line(str(facts.baseline.get('job', '')))}, seed {facts.baseline.get('seed')}, {facts.baseline.get('n')} inputs"
     word = "gain" if gained > 0 else "no gain"
     return (
         f"**{word}: {100 * gained:+.2f} points** against the same student, data and epochs without a teacher ({of}). One seed each: "
@@ -214,6 +214,7 @@ _MEASURES = {
 _FILES = """| file | bytes | test accuracy | same top-1 as the student | largest difference | ms at batch 1, p50 / p95 | at batch 32 |
 |---|---:|---:|---:|---:|---:|---:|"""
 
+_ORDER = ", the features in the order of the dataset's columns"
 _NORMALISED = "The lines for safetensors normalise it; the other files hold their normalisation, and take it as it is."
 _NOT_NORMALISED = "This network was trained on such values as they are: nothing is normalised, here or in the files."
 
@@ -225,7 +226,7 @@ _PAGE = """---
 
 A `{family}` network for {classes} classes, made with Retort.
 
-| | test accuracy | images | parameters | FLOPs an input | bytes |
+| | test accuracy | inputs | parameters | FLOPs an input | bytes |
 |---|---:|---:|---:|---:|---:|
 {rows}
 

@@ -111,7 +111,7 @@ def test_a_gain_is_the_difference_to_the_baseline_and_no_gain_is_said_to_be_none
     baseline = {"job": "job_1", "accuracy": 0.9, "n": 360, "seed": 7}
     assert gain(facts_of(baseline=baseline)) == pytest.approx(0.0125)
     page = card(facts_of(baseline=baseline))
-    assert "**gain: +1.25 points** against the same student, data and epochs without a teacher (job job_1, seed 7, 360 images)" in page
+    assert "**gain: +1.25 points** against the same student, data and epochs without a teacher (job job_1, seed 7, 360 inputs)" in page
     assert "| the same without a teacher | 90.00 % | 360 |" in page
     assert "**no gain: -3.75 points**" in card(facts_of(baseline={**baseline, "accuracy": 0.95}))
 
