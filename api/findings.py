@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 _QUOTED = re.compile(r"'([^']*)'")
-_PREFIX = re.compile(r"\^([a-z]+_)\[")
-"""What the pattern of an id begins with."""
+_PREFIX = re.compile(r"\^(?:\(([a-z|]+)\)_|([a-z]+)_)\[")
+"""What the pattern of an id begins with: one kind of thing, or one of several."""
 _KINDS = {"tuple_type": "a list", "model_type": "an object", "model_attributes_type": "an object", "dict_type": "an object"}
 """What a body is made of, where pydantic names Python's words for it."""
 
@@ -100,7 +100,8 @@ def _finding(error: Mapping[str, Any], body: Any, shape: Any) -> Finding:
     if kind in {"literal_error", "enum"}:
         hint = nearest(str(error.get("input")), _QUOTED.findall(error["ctx"]["expected"]))
     elif kind == "string_pattern_mismatch" and (prefix := _PREFIX.match(error["ctx"]["pattern"])):
-        detail, hint = f"{str(error['input'])[:80]!r} is no such id", f"the ids that fit here begin with {prefix[1]}"
+        kinds = " or ".join(f"{each}_" for each in (prefix[1] or prefix[2]).split("|"))
+        detail, hint = f"{str(error['input'])[:80]!r} is no such id", f"the ids that fit here begin with {kinds}"
     elif kind == "extra_forbidden":
         # A union's other members may have the name: to offer it again would be no help.
         fields = {field for model in _models_at(shape, loc[:-1]) for field in model.model_fields} - {str(loc[-1])}

@@ -33,7 +33,7 @@ _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, tor
 DTYPES = frozenset({*_REALS, *_INTEGERS})
 """What tensors may be made of: the same, as torch calls them."""
 _NAME = re.compile(r"[A-Za-z0-9_.]{1,256}")
-_SAVE = "save the state dict with safetensors.torch.save_file"
+_SAVE = "save it with safetensors.torch.save_file"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +159,9 @@ def settle(part: Path, path: Path) -> None:
 
 def _refuse_other_formats(first: bytes, where: str) -> None:
     if first[:2] == b"PK" or (first[:1] == b"\x80" and first[1:2] in b"\x02\x03\x04\x05"):
-        kind = "zip" if first[:2] == b"PK" else "pickle"
-        reason = "this is a PyTorch pickle; save it with safetensors.torch.save_file"
-        raise Refused(where, reason, hint=f"the file begins like a {kind} archive; pickles can run code, so Retort never opens one")
+        kind = "a zip archive, as those of torch.save and .npz are" if first[:2] == b"PK" else "a pickle, as older ones of torch.save are"
+        reason = f"the file begins like {kind}, and not like safetensors"
+        raise Refused(where, reason, hint=f'{_SAVE}; a teacher may be a checkpoint of torch.save too: "format": "torch"')
     if first[:8] == b"\x89HDF\r\n\x1a\n":
         raise Refused(where, "this is an HDF5 file, not safetensors", hint=_SAVE)
 

@@ -20,6 +20,22 @@ FAMILY = "onnx"
 _SPARE_TO_OPEN, _SPARE_TO_ASK, _STACK = 80 << 20, 144 << 20, 8 << 20
 _TINY = 1e-30
 
+_LINES = """import numpy
+import onnxruntime
+
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = {threads}
+options.log_severity_level = 3
+session = onnxruntime.InferenceSession("model.onnx", options, providers=["CPUExecutionProvider"])
+entry, leaving = session.get_inputs()[0].name, session.get_outputs()[{output}].name
+
+
+def predict(x):
+    x = {x}
+    x = {given}
+    return numpy.concatenate([session.run([leaving], {{entry: part}})[0] for part in {parts}])
+"""
+
 
 class Frozen(nn.Module):
     """A checked model as a module: x (B, *input) float32 on any device to logits (B, C) float32 there, without a gradient.
@@ -61,6 +77,20 @@ class Frozen(nn.Module):
         answers = [self._session.run([self._leaving.name], {self._entry.name: part})[0] for part in parts]
         logits = torch.from_numpy(np.concatenate(answers).astype(np.float32)).to(x.device)
         return logits.clamp_min(_TINY).log() if self._is_probability else logits
+
+    def lines(self, normalization: Mapping[str, Sequence[float]] | None, threads: int) -> str:
+        """The Python that defines `predict(x)`, x (B, *input) float32 in numpy, as `Format.lines` does: it needs numpy, onnxruntime and the
+        file as model.onnx, and takes as long as this module does. No word of it comes from the file."""
+        tail = "[:, None, None]" if len(self.shape) == 3 else ""
+        space = {name: f"numpy.float32({[float(value) for value in values]}){tail}" for name, values in (normalization or {}).items()}
+        turned = ".transpose(0, 2, 3, 1)" if self.channels_last else ""
+        return _LINES.format(
+            threads=threads,
+            output=[port.name for port in self._session.get_outputs()].index(self._leaving.name),
+            x=f"(x - {space['mean']}) / {space['std']}" if space else "x",
+            given=f"numpy.ascontiguousarray(x{turned}, dtype={str(np.dtype(self._entry.dtype))!r})",
+            parts="numpy.split(x, len(x))" if self._one_by_one else "[x]",
+        )
 
     def _probe(self, where: str) -> int:
         """Ask it once, find how many samples it takes together and what its answers are; how many outputs it has."""

@@ -140,10 +140,8 @@ class Job:
         return self.teacher.tapped(weights, self.plan.teacher_taps, where="/teacher", outputs=outputs)
 
     def teachers_weights(self) -> Weights | None:
-        """The teacher's file, where the job has one of a family."""
-        if self.teacher is None or self.teacher.family is None:
-            return None
-        return Weights(self.teacher.family, self.teacher.normalization, teacher_in(self.folder))
+        """The teacher's file, where the job has one."""
+        return None if self.teacher is None else Weights(self.teacher.source, self.teacher.normalization, teacher_in(self.folder))
 
     def sources(self, splits: Splits, device: str) -> Sources:
         """The batches of every fit. Fits that read the same data in the same way share them, and the accelerator's memory with them."""
@@ -178,7 +176,9 @@ class Job:
         assert self.student.family is not None, "a student is of a family"
         ours, theirs = _sides(test)
         if self.teacher is not None:
-            theirs |= {"parameters": self.teacher.anatomy.parameters, "flops": self.teacher.anatomy.flops}
+            theirs |= {"parameters": self.teacher.anatomy.parameters}
+            if self.teacher.frozen is None:  # nobody counts the operations of a frozen one
+                theirs |= {"flops": self.teacher.anatomy.flops}
             theirs["bytes"] = teacher_in(self.folder).stat().st_size
         return Facts(
             name=self.spec.name,

@@ -37,6 +37,13 @@ class Party:
             return None
         return {"mean": self.anatomy.mean, "std": self.anatomy.std}
 
+    @property
+    def source(self) -> Family | Frozen:
+        """What the network is built of, or the frozen network itself."""
+        found = self.family or self.frozen
+        assert found is not None, "a party has a family or is frozen"
+        return found
+
     def tapped(self, weights: Path | None, taps: tuple[Tap, ...], *, where: str, outputs: Sequence[int] | None = None) -> Tapped:
         """The network with the weights of a file, or with fresh ones from torch's generator."""
         if self.family is None:

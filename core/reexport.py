@@ -10,7 +10,7 @@ from core.events import Phase, Result
 from core.export import Facts, require
 from core.export.offer import Weights, offer
 from core.job import dataset_of, digests, spec_of
-from core.party import Party
+from core.party import Party, teacher_in
 from core.runtime import Runtime
 from core.transfer_set import output_names
 from core.wire import Wire
@@ -19,9 +19,9 @@ from core.wire import Wire
 def reexport(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire) -> None:
     """Write in/student.safetensors in the `formats` of a task, verified as at the end of a training, and tell every event.
 
-    The task holds what the distil job had ("spec", "student", "teacher", "dataset", "baseline") and its "result", as far as it is known:
-    its figures stand on the card. Test and training rows are those of that job. Raises Refused as `distil` does, at /formats for a
-    format that cannot be made here.
+    The task holds what the distil job had ("spec", "student", "teacher", "dataset", "baseline"), its "result" and the digests of its
+    "files", as far as they are known: the card and the provenance tell of them. Test and training
+    rows are those of that job. Raises Refused as `distil` does, at /formats for a format that cannot be made here.
     """
     wire.tell(Phase("staging"))
     runtime.pin()
@@ -56,6 +56,7 @@ def reexport(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire
         parameters=party.anatomy.parameters,
         flops=party.anatomy.flops,
         digests=digests(folder, party.family, spec),
+        files=task.get("files") or {},
         hardware=result.get("hardware") or runtime.hardware(),
     )
     offers = offer(
@@ -75,12 +76,11 @@ def reexport(folder: Path, task: Mapping[str, Any], runtime: Runtime, wire: Wire
 
 
 def _teacher(folder: Path, asset: Mapping[str, Any] | None) -> Weights | None:
-    weights = folder / "in" / "teacher.safetensors"
+    weights = teacher_in(folder)
     if asset is None or not weights.exists():
         return None
-    party = Party.of(asset, "/teacher")
-    assert party.family is not None, "weights in this format are of a family"
-    return Weights(party.family, party.normalization, weights)
+    party = Party.of(asset, "/teacher", weights)
+    return Weights(party.source, party.normalization, weights)
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, float] | None:

@@ -93,4 +93,5 @@ def warnings_of(found: Mapping[str, Any]) -> list[str]:
     if not found["near_chance"]:
         return []
     said = f"the teacher is right on {found['accuracy']:.1%} of the test split, where guessing reaches {found['chance']:.1%}"
-    return [f"{said}: is its normalization the one it was trained with, are its outputs in the order of the classes, is its layout right?"]
+    order = 'are its outputs in the order of the classes ("labels" names them)'
+    return [f"{said}: is its normalization the one it was trained with, {order}, is its layout right?"]

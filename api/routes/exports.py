@@ -6,14 +6,16 @@ from fastapi import APIRouter, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.auth import Caller
+from api.bundle import DOCUMENTS
 from api.deps import Id, IdempotencyKey, Roomy, Running, Service, find_job
 from api.plain import plain
 from api.portrait import created, portrait, status_of
-from api.problems import Problem, key_reused, not_kept, plain_key, too_many_queued
+from api.problems import Problem, plain_key
+from api.queueing import not_kept, queueing
 from api.shapes import ExportCard, JobCard, Listing
 from api.submission import fingerprint
 from core.spec import ExportFormat, JobSpec
-from db import assets, exports, life
+from db import assets, exports
 from db.access import Tenant
 from db.exports import Export
 from db.life import Job
@@ -43,7 +45,7 @@ def create(
     student's own; a format that does not compute what the student computes is not offered, and `GET …/exports` says why."""
     source, key = _source(running, caller, id), plain_key(idempotency_key)
     task, blobs = _inputs(running, caller, source)
-    try:
+    with queueing(lambda gone: _named(gone, blobs)):
         job, is_new = exports.create_export(
             running.database,
             caller,
@@ -54,12 +56,6 @@ def create(
             idempotency=(key, fingerprint(f"export {id} {body.model_dump_json()}")) if key else None,
             max_queued=running.settings.max_queued,
         )
-    except life.KeyReused as reused:
-        raise key_reused(reused) from None
-    except life.TooManyQueued as many:
-        raise too_many_queued(many) from None
-    except KeyError as gone:
-        raise _named(gone, blobs) from None
     if not is_new:
         response.status_code = status.HTTP_200_OK
         return portrait(running, caller, job)
@@ -102,7 +98,8 @@ def _inputs(running: Service, caller: Tenant, source: Job) -> tuple[dict[str, An
         )
     kept = {path: digest for path, digest in source.inputs["blobs"].items() if path not in _NOT_FOR_EXPORT}
     result = source.result or {}
-    task = {**source.inputs["task"], "test": result.get("test"), "result": result}
+    files = {each.name: each.sha256 for each in made if each.format != DOCUMENTS}
+    task = {**source.inputs["task"], "test": result.get("test"), "result": result, "files": files}
     if epochs := result.get("epochs"):
         task["baseline"] = plain(running, caller, JobSpec.model_validate(source.spec), epochs)  # it may have been trained since
     return task, {**kept, "in/student.safetensors": weights}

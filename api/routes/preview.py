@@ -28,7 +28,7 @@ def preview(running: Running, caller: Caller, id: Id, request: Request) -> Respo
         raise Problem(409, f"the dataset {id} is {asset.status}", code="not_ready", more={"current_status": asset.status})
     drawn = [each for each in assets.list_artifacts(running.database, caller, asset.job) if each.format == "preview"]
     if not drawn:
-        raise not_found("preview", id)
+        raise Problem(404, f"the dataset {id} has no picture", hint="samples that are images have one; vectors have none")
     headers = {"ETag": f'"{drawn[0].sha256}"', "Cache-Control": "private, no-cache"}
     if headers["ETag"] in re.split(r"\s*,\s*", request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers=headers)

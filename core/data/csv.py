@@ -61,6 +61,7 @@ def ingest(path: Path, request: Request, out: Path, heed: Callable[[], None]) ->
     with _records(path) as records:
         columns = _columns(next(records, (0, []))[1], request)
         splits, numbers, texts = _survey(records, columns, heed)
+    _check_guess(columns, request, rows=len(numbers), texts=len(texts))
     names = _class_names(texts, request) if columns.label is not None else ()
     place = {text: label for label, text in enumerate(names)}
     label_of = np.array([place.get(text, 0) for text in texts], np.int64)
@@ -182,6 +183,15 @@ def _survey(
     if not splits:
         raise Refused("/upload", "the table has no rows", hint="a header row, then a row a sample")
     return np.frombuffer(splits, np.uint8), np.frombuffer(numbers, np.int32), list(texts)
+
+
+def _check_guess(columns: Columns, request: Request, *, rows: int, texts: int) -> None:
+    """Refuse a last column that nobody called labels and that has as many texts as numbers to predict, or one more feature, have."""
+    if columns.label is None or request.label is not None or columns.names[columns.label] == "label" or 2 * texts <= rows:
+        return
+    name = columns.names[columns.label][:80]
+    reason = f'the last column, "{name}", counts as the labels, and holds {texts:,} different texts in {rows:,} rows'
+    raise Refused("/label", reason, hint='"label" names the column of labels; where there is none, "labelled": false')
 
 
 def _class_names(texts: Sequence[str], request: Request) -> tuple[str, ...]:

@@ -30,8 +30,8 @@ class Facts:
     `teacher` the teacher's on the same images where there was one ("accuracy", "n", "parameters", "flops", "bytes"); `baseline` the
     figures of the same job without a teacher where there is one ("job", "accuracy", "n", "seed"); `curves` are those of "student" and
     "teacher" by the name of their measure, where some were asked for; `spec` is the whole job spec; `epochs` counts all fits; `parameters`
-    counts what learns and `flops` is one forward pass of one input; `digests` are the sha256 of what the student was made from; `hardware`
-    names what trained it.
+    counts what learns and `flops` is one forward pass of one input; `digests` are the sha256 of what the student was made from,
+    `files` those of the model files that it left before, by name; `hardware` names what trained it.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Facts:
     parameters: int
     flops: int
     digests: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     hardware: str
 
 

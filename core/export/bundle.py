@@ -34,7 +34,7 @@ def write_documents(
         **made,
     }
     _write(folder / "metrics.json", metrics)
-    files = {path.name: digest_of(path) for path in sorted(folder.iterdir()) if path.name not in DOCUMENTS}
+    files = {**facts.files, **{path.name: digest_of(path) for path in sorted(folder.iterdir()) if path.name not in DOCUMENTS}}
     _write(folder / "provenance.json", {"spec": facts.spec, "epochs": facts.epochs, "digests": dict(facts.digests), "files": files, **made})
     (folder / "README.md").write_text(card(facts, exports, versions(), threads=threads, teacher=teacher))
     sums = folder / "SHA256SUMS"
@@ -66,7 +66,7 @@ def _preprocessing(facts: Facts) -> dict[str, Any]:
     space = _normalization(facts) or {}
     return {
         "input": list(facts.family.input),
-        "layout": "channels, height, width" if image else "features",
+        "layout": "channels, height, width" if image else "features, in the order of the dataset's columns",
         **({"size": {"height": facts.family.input[1], "width": facts.family.input[2]}} if image else {}),
         "dtype": "float32",
         "range": list(facts.range),

@@ -20,7 +20,7 @@ def card(
     offered = [each for each in exports if each["refused"] is None]
     return _PAGE.format(
         front=_front(facts),
-        name=_line(facts.name),
+        name=_line(facts.name) or f"A {facts.family.family} of Retort",
         family=facts.family.family,
         classes=facts.family.classes,
         rows="\n".join(_rows(facts, offered)),
@@ -32,7 +32,8 @@ def card(
         versions=", ".join(f"{name} {version}" for name, version in versions.items()),
         files=_files(offered, [each for each in exports if each["refused"] is not None], teacher),
         load="\n".join(_loads(facts, offered, threads)),
-        takes=f"float32, shape (batch, {shape}), values in [{low:g}, {high:g}]",
+        takes=f"float32, shape (batch, {shape}), values in [{low:g}, {high:g}]{'' if len(facts.family.input) == 3 else _ORDER}",
+        normalised=_NOT_NORMALISED if facts.normalization is None else _NORMALISED,
         limits="\n".join(f"- {limit}" for limit in _limits(facts)),
     )
 
@@ -81,10 +82,10 @@ def _gained(facts: Facts) -> str:
     if gained is None:
         return (
             "Whether the teacher helped is not known: the same student was not trained without one. `POST /v1/jobs/{id}/baseline`, or "
-            "`--baseline` when one submits, trains it; a job submitted after that says its gain."
+            "`--baseline` when one submits, trains it; a job submitted after that, or a further format of this one, says the gain."
         )
     assert facts.baseline is not None
-    of = f"job {_line(str(facts.baseline.get('job', '')))}, seed {facts.baseline.get('seed')}, {facts.baseline.get('n')} images"
+    of = f"job {_line(str(facts.baseline.get('job', '')))}, seed {facts.baseline.get('seed')}, {facts.baseline.get('n')} inputs"
     word = "gain" if gained > 0 else "no gain"
     return (
         f"**{word}: {100 * gained:+.2f} points** against the same student, data and epochs without a teacher ({of}). One seed each: "
@@ -163,11 +164,12 @@ def _files(offered: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, 
     if teacher:
         lines.append(f"| the teacher | | | | | {_latencies(teacher)} |")
     threads = {each["facts"]["threads"] for each in offered}
-    n = sorted({int(row["n"]) for each in offered for row in each["facts"]["latency"]})
+    n = {int(row["n"]) for each in offered for row in each["facts"]["latency"]}
     if threads:
+        calls = " to ".join(map(str, sorted({min(n), max(n)})))
         lines.append(
             f"\nEach file was loaded in a fresh process by the lines below, on the CPU, threads: {' or '.join(map(str, sorted(threads)))}, "
-            f"and compared with the trained student on test inputs; times are of {n[0]} to {n[-1]} calls after a warmup.\n"
+            f"and compared with the trained student on test inputs; times are of {calls} calls after a warmup.\n"
         )
     for each in refused:
         lines.append(f"`{each['format']}` is not offered: {_line(each['refused'])}.\n")
@@ -175,7 +177,7 @@ def _files(offered: Sequence[Mapping[str, Any]], refused: Sequence[Mapping[str, 
 
 
 def _latencies(rows: Latency) -> str:
-    return " | ".join(f"{row['p50_ms']:.2f} / {row['p95_ms']:.2f}" for row in rows)
+    return " | ".join(f"{row['p50_ms']:.3g} / {row['p95_ms']:.3g}" for row in rows)
 
 
 def _loads(facts: Facts, offered: Sequence[Mapping[str, Any]], threads: int) -> Iterator[str]:
@@ -212,6 +214,10 @@ _MEASURES = {
 _FILES = """| file | bytes | test accuracy | same top-1 as the student | largest difference | ms at batch 1, p50 / p95 | at batch 32 |
 |---|---:|---:|---:|---:|---:|---:|"""
 
+_ORDER = ", the features in the order of the dataset's columns"
+_NORMALISED = "The lines for safetensors normalise it; the other files hold their normalisation, and take it as it is."
+_NOT_NORMALISED = "This network was trained on such values as they are: nothing is normalised, here or in the files."
+
 _PAGE = """---
 {front}
 ---
@@ -220,7 +226,7 @@ _PAGE = """---
 
 A `{family}` network for {classes} classes, made with Retort.
 
-| | test accuracy | images | parameters | FLOPs an input | bytes |
+| | test accuracy | inputs | parameters | FLOPs an input | bytes |
 |---|---:|---:|---:|---:|---:|
 {rows}
 
@@ -234,7 +240,7 @@ Seed {seed}; {hardware}; {versions}. One seed says little about another.
 {files}
 ## Load it
 
-`x` is {takes}. What is called safetensors is normalised by the lines, the other files hold their normalisation. `config.json` names the
+`x` is {takes}. {normalised} `config.json` names the
 classes in the order of the logits; `sha256sum -c SHA256SUMS` checks the files.
 
 {load}

@@ -17,6 +17,7 @@ from core.export.fresh import Subject, examine
 from core.export.held import calibrating, hold
 from core.export.safetensors import lines as lines_of_weights
 from core.export.trained import Trained
+from core.frozen import Frozen
 from core.networks import Family
 from core.taps import Tapped
 
@@ -29,9 +30,9 @@ _TEACHER = "the teacher"
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A network in a file, to be measured beside the student: a teacher."""
+    """A network in a file, to be measured beside the student: a teacher, of a family or frozen."""
 
-    family: Family
+    network: Family | Frozen
     normalization: Mapping[str, Sequence[float]] | None
     path: Path
 
@@ -160,9 +161,12 @@ def _figures(form: Format, found: Mapping[str, Any], student: Trained, facts: Fa
 
 def _teacher(teacher: Weights, folder: Path, threads: int) -> Subject:
     folder.mkdir()
-    (folder / "network.py").write_text(teacher.family.source())
-    (folder / "model.safetensors").symlink_to(teacher.path)
-    return Subject(_TEACHER, str(folder), lines_of_weights(teacher.family, teacher.normalization, threads), "torch", compare=False)
+    network, space = teacher.network, teacher.normalization
+    (folder / "model").with_suffix(teacher.path.suffix).symlink_to(teacher.path)
+    if isinstance(network, Frozen):
+        return Subject(_TEACHER, str(folder), network.lines(space, threads), "numpy", compare=False)
+    (folder / "network.py").write_text(network.source())
+    return Subject(_TEACHER, str(folder), lines_of_weights(network, space, threads), "torch", compare=False)
 
 
 def _file(path: Path, folder: Path) -> File:

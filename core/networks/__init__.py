@@ -9,16 +9,25 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
-from core.errors import Refused
+from core.errors import Refusals, Refused
 from core.layers import LAYERS
 from core.layers import Shape as Shape
+
+_MOST_FAULTS = 20
+_IN_JSON = {
+    "missing": "it is missing",
+    "tuple_type": "a list is wanted",
+    "model_attributes_type": "an object is wanted",
+    "model_type": "an object is wanted",
+    "dict_type": "an object is wanted",
+}
 
 Extent = Annotated[int, Field(ge=1, le=4096)]
 """One extent of an input: channels, height, width or features."""
@@ -91,7 +100,7 @@ def families() -> Mapping[str, type[Family]]:
 def parse(architecture: object, *, where: str = "/architecture") -> Family:
     """The family that a flat description names: {"family": "resnet", "depth": 20, "input": [3, 32, 32], "classes": 10}.
 
-    `Refused` under `where` for an unknown family, an unknown field or a value out of its bounds; names the nearest known one.
+    `Refused` under `where` for an unknown family, unknown fields and values out of their bounds, all at once; names the nearest known ones.
     """
     if not isinstance(architecture, Mapping):
         raise Refused(where, "an architecture is an object with a family and its fields", hint=f"the families are {', '.join(families())}")
@@ -104,15 +113,24 @@ def parse(architecture: object, *, where: str = "/architecture") -> Family:
         family = known[name].model_validate(dict(architecture))
     except ValidationError as wrong:
         errors = wrong.errors(include_url=False, include_input=False)
+        # A list may be too short only because its items were refused, and those are told.
+        errors = [each for each in errors if each["type"] != "too_short" or not _is_refused_within(errors, each["loc"])]
         # Of an object's faults a field that it does not have comes first: another that is missing is perhaps what was meant.
-        error = min(errors, key=lambda each: (each["loc"][:-1] != errors[0]["loc"][:-1], each["type"] != "extra_forbidden"))
-        raise _refusal(error, architecture, known[name], where) from None
+        first = errors[0]["loc"][:-1]
+        told = Refusals()
+        for error in sorted(errors, key=lambda each: (each["loc"][:-1] != first, each["type"] != "extra_forbidden"))[:_MOST_FAULTS]:
+            told.add(_refusal(error, architecture, known[name], where))
+        told.check()
     family.check(where)
     return family
 
 
+def _is_refused_within(errors: Sequence[Any], loc: tuple[str | int, ...]) -> bool:
+    return any(len(each["loc"]) > len(loc) and each["loc"][: len(loc)] == loc for each in errors)
+
+
 def _refusal(error: Any, architecture: Mapping[str, Any], family: type[Family], where: str) -> Refused:
-    """What pydantic found first, at the place in what the person sent, with what could stand there."""
+    """One thing that pydantic found, at the place in what the person sent, with what could stand there."""
     place, model = _placed(error["loc"], architecture, family)
     path = "/".join([where, *map(str, place)])
     fields = {field.alias or name: field.description or "" for name, field in model.model_fields.items() if name not in ("family", "op")}
@@ -126,7 +144,11 @@ def _refusal(error: Any, architecture: Mapping[str, Any], family: type[Family], 
     if error["type"] == "union_tag_not_found":
         return Refused(f"{path}/op", "the node does not say its op", hint=f"the ops are {', '.join(LAYERS)}")
     field = next((str(part) for part in reversed(place) if part in fields), "")
-    return Refused(path, error["msg"].removeprefix("Value error, "), hint=fields.get(field, ""))
+    # Where pydantic names Python's words for what a body is made of.
+    reason = _IN_JSON.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    if error["type"] == "too_short":
+        reason = f"a list of at least {error['ctx']['min_length']} is wanted, here are {error['ctx']['actual_length']}"
+    return Refused(path, reason, hint=fields.get(field, ""))
 
 
 def _placed(loc: tuple[str | int, ...], sent: object, model: type[BaseModel]) -> tuple[list[str | int], type[BaseModel]]:

@@ -64,6 +64,7 @@ def test_an_export_is_a_job_of_the_cpu_queue_that_has_all_it_needs(
         RESULT["test"],
         RESULT | {"exports": []},
     )
+    assert task["files"]["model.safetensors"] == weights  # for the provenance
     for name in ("spec", "student", "teacher", "dataset"):
         assert task[name] == source.inputs["task"][name]
 
@@ -151,6 +152,7 @@ def test_a_format_that_differs_from_the_student_is_told_with_the_reason_and_may_
     row = jobs.get_job(database, user.tenant, again.json()["id"])
     assert row is not None
     assert row.inputs["task"]["result"]["exports"] == said  # for the model card
+    assert row.inputs["task"]["files"].keys() >= {"model.safetensors", "model.onnx"}
     assert listed(http, student)["int8"] == ("processing", None)
 
 

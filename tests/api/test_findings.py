@@ -121,6 +121,14 @@ def test_a_string_that_is_no_id_is_told_how_the_ids_begin() -> None:
     assert finding.hint == "the ids that fit here begin with arc_"
 
 
+def test_where_ids_of_several_kinds_fit_all_of_them_are_told() -> None:
+    told = asked({"teacher": "ds_1", "student": {"architecture": "arc_1", "weights": "tch_1"}})
+    assert [(each.pointer, each.hint) for each in told] == [
+        ("/teacher", "the ids that fit here begin with tch_ or job_"),
+        ("/student/weights", "the ids that fit here begin with upl_ or art_ or job_"),
+    ]
+
+
 def test_a_field_that_is_missing_is_pointed_at() -> None:
     [finding] = found({"methods": [{"temperature": 4}]})
     assert (finding.pointer, finding.detail) == ("/methods/0/name", "it needs a name, which says what it is")

@@ -37,5 +37,6 @@ def test_a_preview_is_a_png_that_need_not_be_sent_twice_and_goes_with_its_datase
 def test_vectors_have_no_preview(http: httpx.Client, user: User, database: Database) -> None:
     dataset = http.post("/v1/datasets", json={"name": "d", "upload": upload(http, b"csv", "dataset"), "format": "csv"}).json()
     assert life.complete(database, claim_of(database, dataset["job"]), result={"report": digits().model_dump(mode="json")})
-    assert http.get(f"/v1/datasets/{dataset['id']}/preview").status_code == 404
+    answer = http.get(f"/v1/datasets/{dataset['id']}/preview")
+    assert (answer.status_code, answer.json()["detail"]) == (404, f"the dataset {dataset['id']} has no picture")
     assert http.get("/v1/datasets/ds_none/preview").status_code == 404

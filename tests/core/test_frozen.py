@@ -60,6 +60,19 @@ def test_it_answers_as_the_network_does_and_is_measured(tmp_path: Path) -> None:
     assert not shown.logits.requires_grad
 
 
+@pytest.mark.parametrize(("batch", "shape"), [("n", (4,)), (1, (4,)), ("n", (1, 2, 2)), ("n", (2, 2, 1))])
+def test_the_lines_that_measure_it_give_its_answers_by_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int | str, shape: tuple[int, ...]
+) -> None:
+    model = Frozen(linear(tmp_path / "model.onnx", batch=batch, shape=shape))
+    assert model.channels_last is (shape == (2, 2, 1))
+    space: dict[str, Any] = {}
+    monkeypatch.chdir(tmp_path)
+    exec(model.lines({"mean": [0.5], "std": [2.0]}, threads=1), space)
+    x = torch.rand(3, *model.shape)
+    assert torch.allclose(torch.from_numpy(space["predict"](x.numpy())), expected((x - 0.5) / 2), atol=1e-6)
+
+
 def test_it_takes_inputs_that_want_a_gradient_and_gives_none(tmp_path: Path) -> None:
     x = torch.rand(2, 4, requires_grad=True)
     assert not Frozen(linear(tmp_path / "m"))(x).requires_grad

@@ -102,8 +102,8 @@ def infinite() -> bytes:
 @pytest.mark.parametrize(
     ("request_", "upload", "where", "message"),
     [
-        (REQUEST, pickled(old=False), "/upload", "this is a PyTorch pickle"),
-        (REQUEST, pickled(old=True), "/upload", "this is a PyTorch pickle"),
+        (REQUEST, pickled(old=False), "/upload", "begins like a zip archive"),
+        (REQUEST, pickled(old=True), "/upload", "begins like a pickle"),
         (REQUEST, save(WEIGHTS)[:-100], "/upload", "truncated"),
         (REQUEST, save(WEIGHTS)[:20], "/upload", "truncated"),
         (REQUEST, b"", "/upload", "truncated"),

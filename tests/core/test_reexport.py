@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from core.artifacts import load_into
+from core.blobs import digest_of
 from core.events import Exported, Phase
 from core.export.offer import DOCUMENTS
 from core.networks import parse
@@ -53,7 +54,7 @@ def test_the_flops_are_those_that_a_hand_counts(trained: tuple[Path, Ended]) -> 
 
 def test_a_finished_student_is_written_in_more_formats_with_its_figures_on_the_card(trained: tuple[Path, Ended], tmp_path: Path) -> None:
     plain = {"job": "job_9", "accuracy": 0.05, "n": 359, "seed": 0}
-    folder = again(trained[0], tmp_path / "more", "onnx", result=trained[1].result, baseline=plain)
+    folder = again(trained[0], tmp_path / "more", "onnx", result=trained[1].result, baseline=plain, files={"model.safetensors": "ab" * 32})
     ended = work("export", folder)
     assert ended.code == 0, ended.log
     assert [event.phase for event in ended.events if isinstance(event, Phase)] == ["staging", "export"]
@@ -79,6 +80,8 @@ def test_a_finished_student_is_written_in_more_formats_with_its_figures_on_the_c
     first, second = (json.loads((each / "out/export/provenance.json").read_text())["digests"] for each in (trained[0], folder))
     assert first == second
     assert set(first) == {"teacher", "dataset", "architecture", "spec"}
+    files = json.loads((folder / "out/export/provenance.json").read_text())["files"]
+    assert files == {"model.safetensors": "ab" * 32, "model.onnx": digest_of(folder / "out/export/model.onnx")}
 
 
 def test_a_folder_with_the_least_is_enough(trained: tuple[Path, Ended], tmp_path: Path) -> None:

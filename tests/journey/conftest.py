@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.journey.story")
+pytest.register_assert_rewrite("tests.journey.story", "tests.journey.in_and_out")
 
 from tests.journey.stacks import Stack  # noqa: E402 - the rewriting comes first
 

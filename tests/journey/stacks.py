@@ -19,7 +19,8 @@ from tests import compose
 from tests.retort.service import call, environment, processes_of, up, wait_until
 from tests.servers import free_port
 
-PASSWORDS = {"RETORT_APP_PASSWORD": "app", "RETORT_OWNER_PASSWORD": "owner"}
+CONVERT = {"RETORT_CONVERT": "isolated"}
+VARIABLES = {"RETORT_APP_PASSWORD": "app", "RETORT_OWNER_PASSWORD": "owner", **CONVERT}
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Stack:
 @contextmanager
 def embedded(folder: Path) -> Iterator[Stack]:
     """`retort up`: SQLite, Celery on a folder, one terminal."""
-    with up(folder / "data", "--slots", "2") as service:
+    with up(folder / "data", "--slots", "2", env=CONVERT) as service:
         known = json.loads((service.folder / "service.json").read_text())
 
         def stranger() -> str:
@@ -73,7 +74,7 @@ def many_machines(folder: Path, *, postgres: str, redis: str) -> Iterator[Stack]
         }
 
         def run(name: str, data: str, *words: str, **more: str) -> subprocess.Popen[str]:
-            service = compose.service(name, PASSWORDS, at_hand)
+            service = compose.service(name, VARIABLES, at_hand)
             (folder / data).mkdir(exist_ok=True)
             settings = {**service.environment, "RETORT_DATA": str(folder / data), "RETORT_THREADS": "1", **more}
             if name == "api":

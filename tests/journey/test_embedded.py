@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tests.journey.in_and_out import InAndOut
 from tests.journey.stacks import Stack, embedded
 from tests.journey.story import Story, submit
 
@@ -58,3 +59,7 @@ class TestEmbedded(Story):
         [logits] = session.run(None, {session.get_inputs()[0].name: np.float32(x[:, None]) / 255})
         result = stack.asked("get", job)["result"]["test"]
         assert int((logits.argmax(1) == y).sum()) == pytest.approx(result["accuracy"] * result["n"], abs=2)
+
+
+class TestInAndOut(InAndOut):
+    """In and out: one folder, one command."""

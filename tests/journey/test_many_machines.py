@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.journey.in_and_out import InAndOut
 from tests.journey.stacks import Stack, many_machines
 from tests.journey.story import Story
 
@@ -18,3 +19,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory, postgres_url: str, redis_url
 
 class TestManyMachines(Story):
     """A migration, the API, two workers."""
+
+
+class TestInAndOut(InAndOut):
+    """In and out: PostgreSQL, Redis, two workers."""

@@ -32,14 +32,14 @@ class Up:
 
 
 @contextmanager
-def up(folder: Path, *options: str) -> Iterator[Up]:
-    """The service, once it answers; whatever the test did, nothing of it is left."""
+def up(folder: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Up]:
+    """The service, once it answers; whatever the test did, nothing of it is left. `env` is added to its environment."""
     process = subprocess.Popen(
         [*RETORT, "up", str(folder), "--port", "0", "--threads", "1", "--json", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(),
+        env=environment(env),
     )
     try:
         assert process.stdout is not None

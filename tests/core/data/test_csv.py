@@ -93,6 +93,7 @@ def test_a_table_without_labels_is_all_features(tmp_path: Path) -> None:
         ("a,label\n1,x\n2,y\n1,x\n2,y\n", {"classes": 3}, "/classes", "the label column has 2 classes"),
         ("a,label\n1,x\n2,y\n1,x\n2,y\n", {"class_names": ["x", "z"]}, "/class_names", '"y" is not among them'),
         ("a,label\n1,x\n2,y\n1,x\n", {}, "/upload", '"y" has fewer than 2'),
+        ("a,b\n1,0.5\n2,0.7\n1,0.2\n", {}, "/label", 'the last column, "b", counts as the labels, and holds 3 different'),
     ],
 )
 def test_a_table_that_is_no_dataset_is_refused_by_line_and_column(

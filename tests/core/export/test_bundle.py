@@ -58,7 +58,7 @@ def test_the_preprocessing_is_that_of_the_network(normalization: dict[str, list[
 
 def test_vectors_have_features_and_no_size(tmp_path: Path) -> None:
     said = written(tmp_path, facts_of(family=parse({"family": "mlp", "input": [5], "classes": 3})))["preprocessor_config.json"]
-    assert (said["layout"], said["input"]) == ("features", [5])
+    assert (said["layout"], said["input"]) == ("features, in the order of the dataset's columns", [5])
     assert "size" not in said
 
 

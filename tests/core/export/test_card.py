@@ -111,7 +111,7 @@ def test_a_gain_is_the_difference_to_the_baseline_and_no_gain_is_said_to_be_none
     baseline = {"job": "job_1", "accuracy": 0.9, "n": 360, "seed": 7}
     assert gain(facts_of(baseline=baseline)) == pytest.approx(0.0125)
     page = card(facts_of(baseline=baseline))
-    assert "**gain: +1.25 points** against the same student, data and epochs without a teacher (job job_1, seed 7, 360 images)" in page
+    assert "**gain: +1.25 points** against the same student, data and epochs without a teacher (job job_1, seed 7, 360 inputs)" in page
     assert "| the same without a teacher | 90.00 % | 360 |" in page
     assert "**no gain: -3.75 points**" in card(facts_of(baseline={**baseline, "accuracy": 0.95}))
 
@@ -124,11 +124,24 @@ def test_without_a_baseline_the_card_says_how_to_run_one() -> None:
 
 def test_the_files_stand_side_by_side_with_the_teachers_latency() -> None:
     page = card(facts_of(), told(), told("onnx_int8", file="model.int8.onnx", bytes=2_000, accuracy=None))
-    assert "| `model.safetensors` | 5,678 | 90.00 % | 99.00 % of 300 | 2e-06 | 0.50 / 0.75 | 4.00 / 6.50 |" in page
+    assert "| `model.safetensors` | 5,678 | 90.00 % | 99.00 % of 300 | 2e-06 | 0.5 / 0.75 | 4 / 6.5 |" in page
     assert "| `model.int8.onnx` | 2,000 | not measured | 99.00 % of 300 |" in page
-    assert "| the teacher | | | | | 0.50 / 0.75 | 4.00 / 6.50 |" in page
+    assert "| the teacher | | | | | 0.5 / 0.75 | 4 / 6.5 |" in page
     assert "threads: 2" in page
     assert "60 to 100 calls" in page
+
+
+def test_times_below_a_hundredth_of_a_millisecond_are_told_apart() -> None:
+    fast = [{"batch": 1, "p50_ms": 0.0067, "p95_ms": 0.0095, "n": 100}, {"batch": 32, "p50_ms": 0.0395, "p95_ms": 0.0438, "n": 100}]
+    page = card(facts_of(), told("onnx", file="model.onnx", latency=fast))
+    assert "| 0.0067 / 0.0095 | 0.0395 / 0.0438 |" in page
+    assert "times are of 100 calls" in page
+
+
+def test_a_teacher_whose_operations_nobody_counted_has_none_on_the_card() -> None:
+    assert "| teacher | 97.50 % | 360 | 24,058 |  | 98,000 |" in card(
+        facts_of(teacher={"accuracy": 0.975, "n": 360, "parameters": 24_058, "bytes": 98_000})
+    )
 
 
 def test_a_refused_export_is_named_with_its_reason_and_without_lines_to_load_it() -> None:
@@ -160,8 +173,13 @@ def test_the_lines_that_load_it_normalise_as_the_network_does(normalization: dic
     page = card(facts_of(normalization=normalization))
     assert line in page
     assert ("(x - mean) / std" in page) is (normalization is not None)
+    assert ("nothing is normalised" in page) is (normalization is None)
 
 
 def test_a_name_is_a_line_and_no_markup() -> None:
     page = card(facts_of(name="good\n# <script>alert(1)</script> | `x` [a](b)"))
     assert page.splitlines()[8] == "# good script alert(1) /script x a (b)"
+
+
+def test_a_job_without_a_name_has_a_heading_all_the_same() -> None:
+    assert card(facts_of(name="")).splitlines()[8] == "# A convnet of Retort"

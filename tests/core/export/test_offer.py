@@ -21,6 +21,7 @@ from core.events import Event, Log
 from core.export import Facts, formats
 from core.export.offer import DOCUMENTS, Offer, Weights
 from core.export.trained import Trained
+from core.frozen import Frozen
 from core.networks import parse
 from core.taps import Tapped
 from tests.core.export.making import exports_of, facts_of, offered, rows_of, student_of, taught
@@ -30,6 +31,8 @@ FAMILIES = {
     "residual": {"family": "resnet", "depth": 8, "shortcut": "project", "input": [1, 8, 8], "classes": 10},
     "mlp": {"family": "mlp", "hidden": [32], "input": [1, 8, 8], "classes": 10},
 }
+
+PORTS = {"x": (1, 8, 8), "logits": (2,)}
 
 
 class Made(NamedTuple):
@@ -148,6 +151,23 @@ def test_the_card_and_the_figures_have_all_formats_and_the_teacher_beside_them(m
     page = (made.export / "README.md").read_text()
     assert all(f"### {name}\n" in page for name in ALL)
     assert "| the teacher | | | | | " in page
+
+
+def test_a_frozen_teacher_is_measured_beside_the_student_too(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("GlobalAveragePool", ["x"], ["pooled"])
+    flat = onnx.helper.make_node("Flatten", ["pooled"], ["one"])
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", *shape]) for name, shape in PORTS.items()]
+    joined = onnx.helper.make_node("Concat", ["one", "one"], ["logits"], axis=1)
+    opset = [onnx.helper.make_opsetid("", 17)]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph([node, flat, joined], "mean", ports[:1], ports[1:]), opset_imports=opset, ir_version=9
+    )
+    (tmp_path / "teacher.onnx").write_bytes(model.SerializeToString())
+    facts = facts_of()
+    teacher = Weights(Frozen(tmp_path / "teacher.onnx"), {"mean": [0.5], "std": [0.2]}, tmp_path / "teacher.onnx")
+    offered(tmp_path, student_of(facts), facts, "safetensors", teacher=teacher)
+    latency = json.loads((tmp_path / "out" / "export" / "metrics.json").read_text())["teacher"]["latency"]
+    assert [(row["batch"], 0 < row["p50_ms"] <= row["p95_ms"]) for row in latency] == [(1, True), (32, True)]
 
 
 @pytest.fixture(scope="module")

@@ -145,12 +145,12 @@ HEAD = (node("pool", "adaptive_avg_pool"), node("flat", "flatten"), node("fc", "
         ((node("a", "max_pool", kernel=2, padding=2), *HEAD), "/nodes/0/padding", "more than half of the kernel"),
         ((node("a", "conv3d"), *HEAD), "/nodes/0/op", "there is no op 'conv3d'"),
         (({"name": "a"}, *HEAD), "/nodes/0/op", "does not say its op"),
-        ((node("a", "conv2d", kernel=3), *HEAD), "/nodes/0/channels", "Field required"),
+        ((node("a", "conv2d", kernel=3), *HEAD), "/nodes/0/channels", "it is missing"),
         ((node("a", "conv2d", channels=1, kernel=[3, 65]), *HEAD), "/nodes/0/kernel/1", "less than or equal to 64"),
         ((node("a", "conv2d", channels=1, kernel=65), *HEAD), "/nodes/0/kernel", "less than or equal to 64"),
         ((node("a", "conv2d", channels=1, kernal=1), *HEAD), "/nodes/0/kernal", "conv2d has no field 'kernal'"),
         ((node("a", "relu", inplace=True), *HEAD), "/nodes/0/inplace", "has no field 'inplace'"),
-        ((3, *HEAD), "/nodes/0", "valid dictionary"),
+        ((3, *HEAD), "/nodes/0", "an object is wanted"),
     ],
 )
 def test_the_node_that_does_not_fit_is_named(nodes: tuple[dict[str, Any], ...], where: str, reason: str) -> None:

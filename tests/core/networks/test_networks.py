@@ -41,6 +41,19 @@ def test_a_missing_field_is_named() -> None:
     assert refused.value.where == "/architecture/input"
 
 
+def test_all_that_is_wrong_is_told_at_once_in_words_of_json() -> None:
+    with pytest.raises(Refused) as refused:
+        parse({"family": "resnet", "dpth": 20, "input": "wide", "classes": "ten"})
+    told = {each.where: each.reason for each in refused.value.all}
+    assert told.keys() == {"/architecture/dpth", "/architecture/input", "/architecture/classes"}
+    assert (refused.value.where, told["/architecture/input"]) == ("/architecture/dpth", "a list is wanted")
+    with pytest.raises(Refused, match="a list of at least 1 is wanted, here are 0"):
+        parse({"family": "graph", "input": [3, 8, 8], "classes": 10, "nodes": []})
+    with pytest.raises(Refused) as refused:
+        parse({"family": "graph", "input": [3, 8, 8], "classes": 10, "nodes": [5]})
+    assert [each.where for each in refused.value.all] == ["/architecture/nodes/0"]
+
+
 def test_the_pointer_begins_where_the_architecture_stood() -> None:
     with pytest.raises(Refused) as refused:
         parse({"family": "resnet", "input": [3, 32, 0], "classes": 10}, where="/student/architecture")
