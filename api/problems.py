@@ -103,23 +103,6 @@ def not_found(what: str, id: str) -> Problem:
     return Problem(404, f"there is no {what} {id}")
 
 
-def not_kept(gone: KeyError) -> Problem:
-    """Bytes that a request needs were cleared away, because nothing had used them for long."""
-    return Problem(409, f"the bytes {gone} are not kept any more", code="not_kept", hint="upload them again")
-
-
-def too_many_queued(many: Exception) -> Problem:
-    """The caller has as many jobs waiting as it may, inspections among them."""
-    return Problem(429, str(many), code="too_many_queued", hint="wait until some have run, or cancel some", headers={"Retry-After": "30"})
-
-
-def key_reused(reused: Exception) -> Problem:
-    """An idempotency key came with two requests."""
-    return Problem(
-        422, f"the idempotency key {reused} came before with another body", code="key_reused", hint="use a new key for a new request"
-    )
-
-
 def plain_key(key: str | None) -> str | None:
     """An idempotency key without the quotes that its draft standard wants."""
     if key is None:

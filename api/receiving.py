@@ -147,10 +147,9 @@ class Line:
                 if len(piece) > left:
                     raise Problem(422, f"more than the declared {declared} bytes came", code="length_mismatch", hint="declare a new upload")
         finally:
-            with anyio.CancelScope(shield=True):
-                if not self.is_broken:
-                    await self._hand_over()
-                    await self._settle()
+            with anyio.CancelScope(shield=True):  # where the store failed meanwhile, that is what is told
+                await self._hand_over()
+                await self._settle()
 
     async def finish(self) -> Upload:
         """The completed upload; a Problem if the bytes are not all there, or others than were declared."""

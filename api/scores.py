@@ -8,7 +8,7 @@ from typing import Any
 
 from api.deps import Service
 from api.named import Network
-from api.problems import not_kept, too_many_queued
+from api.queueing import queueing
 from core.score import is_near_chance, warnings_of
 from db import jobs, life
 from db.access import Tenant
@@ -40,7 +40,7 @@ def evaluation(running: Service, tenant: Tenant, teacher: Network, dataset: Asse
         return known
     spec = {"teacher": teacher.asset.id, "dataset": dataset.id, "label_map": label_map}
     task = {"kind": "evaluate", **spec, "teacher": teacher.described}
-    try:
+    with queueing():
         job = life.submit(
             running.database,
             tenant,
@@ -53,10 +53,6 @@ def evaluation(running: Service, tenant: Tenant, teacher: Network, dataset: Asse
             priority=1,
             max_queued=running.settings.max_queued,
         )
-    except life.TooManyQueued as many:
-        raise too_many_queued(many) from None
-    except KeyError as gone:
-        raise not_kept(gone) from None
     running.doorbell.ring([job.queue])
     return job
 

@@ -14,7 +14,8 @@ from api.deps import Service, need_room
 from api.findings import findings
 from api.named import Network, initial_weights, ready
 from api.plain import plain
-from api.problems import Problems, invalid, key_reused, not_kept, too_many_queued
+from api.problems import Problems, invalid
+from api.queueing import queueing
 from api.scores import Score, score
 from core.data.report import DatasetReport
 from core.plan import Plan, plan
@@ -145,7 +146,7 @@ def submit(
     the request was; with `trial` = (sweep, number) it is that trial, or `life.NotTheNext`."""
     need_room(running)
     spec = drafted.spec
-    try:
+    with queueing():
         job = life.submit(
             running.database,
             tenant,
@@ -165,12 +166,6 @@ def submit(
             trial=trial,
             max_queued=running.settings.max_queued,
         )
-    except life.KeyReused as reused:
-        raise key_reused(reused) from None
-    except life.TooManyQueued as many:
-        raise too_many_queued(many) from None
-    except KeyError as gone:
-        raise not_kept(gone) from None
     crashpoint("api.after_commit")
     running.doorbell.ring([job.queue])
     return job

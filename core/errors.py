@@ -10,6 +10,7 @@
 This module imports no torch: the worker reads it.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
@@ -107,8 +108,9 @@ class Unresumable(Corrupt):
 
 
 def first_line(wrong: BaseException) -> str:
-    """The first line of what a library says is wrong, or the name of its error."""
-    return next((line.strip() for line in str(wrong).splitlines() if line.strip()), type(wrong).__name__)[:300]
+    """The first line of what a library says is wrong, or the name of its error; without Python's own words for classes and addresses."""
+    line = next((line.strip() for line in str(wrong).splitlines() if line.strip()), type(wrong).__name__)
+    return re.sub(r"<(?:class|function|module) '?([^ '>]*)[^>]*>", r"\1", re.sub(r" at 0x[0-9a-f]+", "", line))[:300]
 
 
 def _plain(text: str) -> str:

@@ -11,7 +11,8 @@ from api.findings import Finding
 from api.named import ready
 from api.named import teacher as named_teacher
 from api.portrait import portrait
-from api.problems import Problem, invalid, not_found, not_kept, too_many_queued
+from api.problems import Problem, invalid, not_found
+from api.queueing import queueing
 from api.scores import evaluation
 from api.shapes import AssetCard, JobCard, Listing, StageCard, TapCard, Taps, page, when
 from core.errors import Refused
@@ -20,7 +21,6 @@ from core.networks import Extent, parse
 from db import assets, uploads
 from db.access import Tenant
 from db.assets import Asset
-from db.life import TooManyQueued
 from db.states import AssetKind, Kind
 
 router = APIRouter(prefix="/v1")
@@ -232,15 +232,11 @@ def _create(
     work: Kind = "inspect",
 ) -> AssetCard:
     task = {"kind": work, "asset": kind, "request": request}
-    try:
+    with queueing():
         asset = assets.create_asset(
             running.database, caller, kind=kind, name=body.name, request=request, task=task, blobs=blobs, metadata=body.metadata,
             max_queued=running.settings.max_queued,
         )  # fmt: skip
-    except TooManyQueued as many:
-        raise too_many_queued(many) from None
-    except KeyError as gone:
-        raise not_kept(gone) from None
     running.doorbell.ring(["cpu"])
     response.headers["Location"] = f"/v1/{kind}s/{asset.id}"
     return card(asset)

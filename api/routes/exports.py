@@ -10,11 +10,12 @@ from api.bundle import DOCUMENTS
 from api.deps import Id, IdempotencyKey, Roomy, Running, Service, find_job
 from api.plain import plain
 from api.portrait import created, portrait, status_of
-from api.problems import Problem, key_reused, not_kept, plain_key, too_many_queued
+from api.problems import Problem, plain_key
+from api.queueing import not_kept, queueing
 from api.shapes import ExportCard, JobCard, Listing
 from api.submission import fingerprint
 from core.spec import ExportFormat, JobSpec
-from db import assets, exports, life
+from db import assets, exports
 from db.access import Tenant
 from db.exports import Export
 from db.life import Job
@@ -44,7 +45,7 @@ def create(
     student's own; a format that does not compute what the student computes is not offered, and `GET …/exports` says why."""
     source, key = _source(running, caller, id), plain_key(idempotency_key)
     task, blobs = _inputs(running, caller, source)
-    try:
+    with queueing(lambda gone: _named(gone, blobs)):
         job, is_new = exports.create_export(
             running.database,
             caller,
@@ -55,12 +56,6 @@ def create(
             idempotency=(key, fingerprint(f"export {id} {body.model_dump_json()}")) if key else None,
             max_queued=running.settings.max_queued,
         )
-    except life.KeyReused as reused:
-        raise key_reused(reused) from None
-    except life.TooManyQueued as many:
-        raise too_many_queued(many) from None
-    except KeyError as gone:
-        raise _named(gone, blobs) from None
     if not is_new:
         response.status_code = status.HTTP_200_OK
         return portrait(running, caller, job)

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Response, status
 from api.auth import Caller
 from api.deps import After, Id, IdempotencyKey, Limit, Roomy, Running, Service
 from api.overview import SweepCard, SweepSummary, TrialCard, overview, summary, trial_cards
-from api.problems import Problem, beneath, invalid, key_reused, not_found, plain_key
+from api.problems import Problem, beneath, invalid, not_found, plain_key
+from api.queueing import key_reused
 from api.search import SweepSpec, search_of
 from api.shapes import Listing, page
 from api.submission import draft, fingerprint

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from api.auth import Caller
 from api.deps import Id, IdempotencyKey, Roomy, Running, Service, find_job
 from api.portrait import created, portrait, status_of
-from api.problems import Problem, beneath, key_reused, not_kept, plain_key, too_many_queued
+from api.problems import Problem, beneath, plain_key
+from api.queueing import queueing
 from api.shapes import JobCard, Status
 from api.submission import draft, fingerprint, overridden, submit
 from db import life
@@ -86,7 +87,7 @@ def retry(
 ) -> JobCard:
     """A new job with this one as its `parent`, from its last checkpoint: a job that ended stays as it is."""
     old, asked, key = find_job(running, caller, id), body or Retry(), plain_key(idempotency_key)
-    try:
+    with queueing():
         new = life.retry_as_new(
             running.database,
             caller,
@@ -95,12 +96,6 @@ def retry(
             idempotency=(key, fingerprint(f"retry {id} {asked.start}")) if key else None,
             max_queued=running.settings.max_queued,
         )
-    except life.KeyReused as reused:
-        raise key_reused(reused) from None
-    except life.TooManyQueued as many:
-        raise too_many_queued(many) from None
-    except KeyError as gone:
-        raise not_kept(gone) from None
     if new is None:
         raise _not_applicable(old, "retried")
     running.doorbell.ring([new.queue])

@@ -9,7 +9,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, get_args
 
@@ -113,6 +113,8 @@ def parse(architecture: object, *, where: str = "/architecture") -> Family:
         family = known[name].model_validate(dict(architecture))
     except ValidationError as wrong:
         errors = wrong.errors(include_url=False, include_input=False)
+        # A list may be too short only because its items were refused, and those are told.
+        errors = [each for each in errors if each["type"] != "too_short" or not _is_refused_within(errors, each["loc"])]
         # Of an object's faults a field that it does not have comes first: another that is missing is perhaps what was meant.
         first = errors[0]["loc"][:-1]
         told = Refusals()
@@ -121,6 +123,10 @@ def parse(architecture: object, *, where: str = "/architecture") -> Family:
         told.check()
     family.check(where)
     return family
+
+
+def _is_refused_within(errors: Sequence[Any], loc: tuple[str | int, ...]) -> bool:
+    return any(len(each["loc"]) > len(loc) and each["loc"][: len(loc)] == loc for each in errors)
 
 
 def _refusal(error: Any, architecture: Mapping[str, Any], family: type[Family], where: str) -> Refused:

@@ -1,10 +1,13 @@
 """Uploads: declared, streamed, checked, and repeatable until they are whole."""
 
+import gc
 import hashlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -179,3 +182,25 @@ def test_a_deleted_upload_takes_no_bytes(http: httpx.Client, user: User, databas
     found = uploads.get_upload(database, user.tenant, declared["id"])
     assert found is not None
     assert found.status == "cancelled"
+
+
+def test_what_a_store_refused_of_an_evicted_sender_is_told_to_it_and_is_no_error_of_the_service(
+    serve: Callable[[Settings], str], settings: Settings, user: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    # It is looked for every two seconds whether the sender was evicted, and no batch is old enough then to be handed over.
+    place = urlsplit(serve(settings.model_copy(update={"upload_beat": 60.0, "upload_idle": 4.0})))
+    data = bytes(20 << 20)
+    id = declare(user.http, data)["id"]
+    lines = {"Host": place.netloc, **user.headers, "Content-Length": len(data)}
+    request = f"PUT /v1/uploads/{id}/content HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
+    with socket.create_connection((place.hostname, place.port or 80), timeout=60) as line:
+        line.sendall(request.encode() + data[: 5 << 20])
+        deadline = time.monotonic() + 60
+        while user.http.get(f"/v1/uploads/{id}").json()["offset"] < 4 << 20:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        user.http.head(f"/v1/uploads/{id}/content")
+        line.sendall(data[5 << 20 : 9 << 20])
+        assert b"upload_evicted" in line.recv(1 << 16)
+    gc.collect()
+    assert [record.getMessage() for record in caplog.records if "never retrieved" in record.getMessage()] == []

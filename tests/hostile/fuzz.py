@@ -1,7 +1,7 @@
 """Change valid files of every format for some time, and read each in a child of its own: what hostile inputs must not do, these may not.
 
-    python -m tests.hostile.fuzz --seconds 600 --seed 1 --out fuzz.json
-    python -m tests.hostile.fuzz --seed 1 --step 4711          one input again, alone, with all that it told
+python -m tests.hostile.fuzz --seconds 600 --seed 1 --out fuzz.json
+python -m tests.hostile.fuzz --seed 1 --step 4711          one input again, alone, with all that it told
 """
 
 import argparse

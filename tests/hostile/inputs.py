@@ -23,7 +23,7 @@ TEACHER: Mapping[str, Any] = {"architecture": MLP, "normalization": {"mean": [0.
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One upload and what its uploader says of it; `asset` is what it is to become: "dataset", "teacher", "architecture", or "checkpoint"."""
+    """One upload and what its uploader says of it; `asset` is what it becomes: "dataset", "teacher", "architecture" or "checkpoint"."""
 
     name: str
     asset: str
@@ -35,7 +35,11 @@ class Input:
         (folder / "in").mkdir(parents=True)
         (folder / "in" / "upload").write_bytes(self.data)
         is_pickle = self.asset == "checkpoint"
-        task = {"kind": "convert" if is_pickle else "inspect", "asset": "teacher" if is_pickle else self.asset, "request": dict(self.request)}
+        task = {
+            "kind": "convert" if is_pickle else "inspect",
+            "asset": "teacher" if is_pickle else self.asset,
+            "request": dict(self.request),
+        }
         (folder / "job.json").write_text(json.dumps({**task, "runtime": {"convert": "anyway"}} if is_pickle else task))
         return "convert" if is_pickle else "inspect"
 

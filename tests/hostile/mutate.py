@@ -21,12 +21,41 @@ from tests.core.folders import weights_of
 from tests.hostile import archives, headers, images, onnx, pickles, tables
 from tests.hostile.inputs import MLP, TEACHER, Input
 
-_NUMBERS = (0, 1, 2, 3, 127, 128, 255, 256, 32767, 65535, 65536, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+_NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    127,
+    128,
+    255,
+    256,
+    32767,
+    65535,
+    65536,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 40,
+    (1 << 63) - 1,
+    1 << 63,
+    (1 << 64) - 1,
+)
 _VALUES: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 2, 3, 7, 255, 4096, 1 << 31, 1 << 40, 1 << 64, 10**30, 0.5, -0.0, 1e39, 1e308, "", "x", "input", "../x", "a\0b", "a\nb", "\u202e", "F32", "U8", "relu",
+    None, True, False, 0, 1, -1, 2, 3, 7, 255, 4096, 1 << 31, 1 << 40, 1 << 64, 10**30, 0.5, -0.0, 1e39, 1e308, "", "x", "input", "../x",
+    "a\0b", "a\nb", "\u202e", "F32", "U8", "relu",
     "add", "conv2d", [], {}, [0], [1 << 40], ["a"], {"a": 1}, "9" * 5000, "x" * 300,
 )  # fmt: skip
-_NAMES = ("posix system", "builtins eval", "torch load", "torch._utils _rebuild_tensor_v2", "collections OrderedDict", "torch FloatStorage", "builtins bytearray", "torch Size")
+_NAMES = (
+    "posix system",
+    "builtins eval",
+    "torch load",
+    "torch._utils _rebuild_tensor_v2",
+    "collections OrderedDict",
+    "torch FloatStorage",
+    "builtins bytearray",
+    "torch Size",
+)
 
 
 def bytes_changed(data: bytes, draw: random.Random) -> bytes:
@@ -69,7 +98,9 @@ def tree_changed(tree: Any, draw: random.Random) -> Any:
                 holder[key] = [holder[key]] * draw.choice((1, 2, 50))
             case _:
                 other, place = draw.choice(places) if places else (holder, key)
-                holder[key] = json.loads(json.dumps(other[place])) if key in holder or isinstance(holder, list) and place in _keys(other) else None
+                holder[key] = (
+                    json.loads(json.dumps(other[place])) if key in holder or (isinstance(holder, list) and place in _keys(other)) else None
+                )
     return tree
 
 
@@ -130,7 +161,9 @@ def pickle_changed(data: bytes, draw: random.Random) -> bytes:
             case 3:
                 parts[k] = pickles.name(*draw.choice(_NAMES).split())
             case _:
-                parts[k] = draw.choice((b"N", b")", b"}", b"]", b"(", b"t", b"R", b"b", b"s", b"u", b"Q", b"\x85", b"q\x00", b"h\x00", b"0", b"2"))
+                parts[k] = draw.choice(
+                    (b"N", b")", b"}", b"]", b"(", b"t", b"R", b"b", b"s", b"u", b"Q", b"\x85", b"q\x00", b"h\x00", b"0", b"2")
+                )
     return b"".join(parts)
 
 
@@ -152,7 +185,12 @@ def proto_changed(data: bytes, draw: random.Random) -> bytes:
         elif many and draw.random() < 0.5:
             value.extend(list(value) * draw.choice((1, 20)))
         else:
-            new: Any = {int: draw.choice((-1, *_NUMBERS[:-2])), float: 1e30, str: draw.choice(("", "x", "Loop", "Gather", "../w")), bytes: b"\xff" * draw.choice((0, 4, 48))}
+            new: Any = {
+                int: draw.choice((-1, *_NUMBERS[:-2])),
+                float: 1e30,
+                str: draw.choice(("", "x", "Loop", "Gather", "../w")),
+                bytes: b"\xff" * draw.choice((0, 4, 48)),
+            }
             held = value[0] if many and len(value) else value
             try:
                 if many:
@@ -197,13 +235,20 @@ def png_changed(data: bytes, draw: random.Random) -> bytes:
 @cache
 def valid() -> Mapping[str, tuple[Input, Callable[[bytes, random.Random], bytes]]]:
     """A valid input of each format, and the change to what it means that its format knows."""
-    array = {f"{split}_{part}": value for part in ("train", "test") for split, value in (("x", torch.zeros(6, 4, 4, dtype=torch.uint8)), ("y", torch.tensor([0, 1] * 3)))}
+    array = {
+        f"{split}_{part}": value
+        for part in ("train", "test")
+        for split, value in (("x", torch.zeros(6, 4, 4, dtype=torch.uint8)), ("y", torch.tensor([0, 1] * 3)))
+    }
     npz, pt, old = io.BytesIO(), io.BytesIO(), io.BytesIO()
     np.savez(npz, x=np.zeros((6, 4, 4), np.uint8), y=np.array([0, 1] * 3))
     torch.save({"state_dict": weights_of(MLP, 1), "epoch": 3}, pt)
     torch.save(weights_of(MLP, 1), old, _use_new_zipfile_serialization=False)
     picture = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
-    folder = {form: {f"{name}/{k}.{form}": images.saved(picture, form) for name in ("cat", "dog") for k in range(3)} for form in ("PNG", "JPEG", "WEBP")}
+    folder = {
+        form: {f"{name}/{k}.{form}": images.saved(picture, form) for name in ("cat", "dog") for k in range(3)}
+        for form in ("PNG", "JPEG", "WEBP")
+    }
     image = {form: archives.zipped(members, zipfile.ZIP_STORED) for form, members in folder.items()}
     csv = "a,b,split,label\n" + "".join(f"{k}.5,{-k}e-3,{'train' if k % 3 else 'test'},{'xy'[k // 3 % 2]}\n" for k in range(12))
 
@@ -227,7 +272,9 @@ def valid() -> Mapping[str, tuple[Input, Callable[[bytes, random.Random], bytes]
 
     def lines(data: bytes, draw: random.Random) -> bytes:
         parts = data.split(draw.choice((b",", b"\n", b".")))
-        parts[draw.randrange(len(parts))] = draw.choice((b"", b'"', b"nan", b"1e999", b"x" * 70_000, b"\0", b"\xff", b"\r", b"9" * 5000, b"test", b"\n\n"))
+        parts[draw.randrange(len(parts))] = draw.choice(
+            (b"", b'"', b"nan", b"1e999", b"x" * 70_000, b"\0", b"\xff", b"\r", b"9" * 5000, b"test", b"\n\n")
+        )
         return draw.choice((b",", b"\n", b",")).join(parts)
 
     def footer(data: bytes, draw: random.Random) -> bytes:
@@ -244,12 +291,16 @@ def valid() -> Mapping[str, tuple[Input, Callable[[bytes, random.Random], bytes]
         "pt": (Input("", "checkpoint", pt.getvalue()), pickled),
         "pt before zip": (Input("", "checkpoint", old.getvalue()), legacy),
         "onnx": (Input("", "teacher", onnx.model(), {"architecture": None, "format": "onnx"}), proto_changed),
-        **{f"{form} in zip": (Input("", "dataset", data, {"format": "imagefolder", "size": [8, 8]}), pictured) for form, data in image.items()},
-    }  # fmt: skip
+        **{
+            f"{form} in zip": (Input("", "dataset", data, {"format": "imagefolder", "size": [8, 8]}), pictured)
+            for form, data in image.items()
+        },
+    }
 
 
 FORMATS = (
-    "safetensors weights", "safetensors arrays", "npz", "csv", "parquet", "pt", "pt before zip", "onnx", "PNG in zip", "JPEG in zip", "WEBP in zip", "graph",
+    "safetensors weights", "safetensors arrays", "npz", "csv", "parquet", "pt", "pt before zip", "onnx", "PNG in zip", "JPEG in zip",
+    "WEBP in zip", "graph",
 )  # fmt: skip
 
 

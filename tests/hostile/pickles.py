@@ -64,10 +64,12 @@ def calls(canary: str) -> dict[str, bytes]:
     touch = f"open({canary!r}, 'w')"
     shell = f"touch {canary}"
     listed = [
-        ("os", "system", shell), ("nt", "system", shell), ("posix", "putenv", "HOSTILE", "1"), ("os", "environ.__setitem__", "HOSTILE", "1"),
+        ("os", "system", shell), ("nt", "system", shell), ("posix", "putenv", "HOSTILE", "1"),
+        ("os", "environ.__setitem__", "HOSTILE", "1"),
         ("builtins", "eval", touch), ("__builtin__", "eval", touch), ("builtins", "exec", touch), ("builtins", "open", canary, "w"),
         ("builtins", "__import__", "antigravity"), ("builtins", "compile", touch, "x", "exec"), ("builtins", "breakpoint"),
-        ("subprocess", "Popen", shell), ("subprocess", "getoutput", shell), ("subprocess", "check_output", shell),
+        ("subprocess", "Popen", shell),
+        ("subprocess", "getoutput", shell), ("subprocess", "check_output", shell),
         ("importlib", "import_module", "antigravity"), ("runpy", "run_path", canary), ("runpy", "_run_code", touch, b"}"),
         ("pty", "spawn", shell), ("timeit", "timeit", touch), ("cProfile", "run", touch), ("pdb", "run", touch), ("code", "interact"),
         ("ctypes", "CDLL", canary), ("socket", "create_connection", name("builtins", "tuple")), ("webbrowser", "open", "http://localhost:9/"),
@@ -122,9 +124,13 @@ def misuses(canary: str) -> dict[str, bytes]:
         "torch.device of a path": call("torch", "device", canary),
         "_codecs.encode by a codec": call("_codecs", "encode", canary, "hex_codec"),
         "_codecs.encode by zlib": call("_codecs", "encode", "x" * 100_000, "zlib_codec"),
-        "a type rebuilt": call("torch._tensor", "_rebuild_from_type_v2", name("posix", "mkdir"), name("torch", "Tensor"), text(canary) + b"\x85", b"}"),
+        "a type rebuilt": call(
+            "torch._tensor", "_rebuild_from_type_v2", name("posix", "mkdir"), name("torch", "Tensor"), text(canary) + b"\x85", b"}"
+        ),
         "a parameter of none": call("torch._utils", "_rebuild_parameter", b"N", b"\x88", b"}"),
-        "a meta tensor": call("torch._utils", "_rebuild_meta_tensor_no_storage", name("torch", "float32"), huge + b"\x85", b"K\x01\x85", b"\x89"),
+        "a meta tensor": call(
+            "torch._utils", "_rebuild_meta_tensor_no_storage", name("torch", "float32"), huge + b"\x85", b"K\x01\x85", b"\x89"
+        ),
         "a sparse tensor": call("torch._utils", "_rebuild_sparse_tensor", name("torch", "sparse_coo"), b"NN" + huge + b"\x87"),
         "a counter of itself": call("collections", "Counter", b"]q\x00h\x00a"),
         "SETITEMS of a string": text("x") + b"(K\x01K\x02u",
@@ -145,7 +151,7 @@ def misuses(canary: str) -> dict[str, bytes]:
         "millions of nothings": b"(" + b"N" * 4_000_000 + b"t",
         "a memo of millions": b"N" + b"".join(b"r" + struct.pack("<I", i) for i in range(200_000)),
         "no stop": b"N" * 10 + b"\xff",
-    }  # fmt: skip
+    }
 
 
 def zipped(body: bytes, **more: bytes) -> bytes:

@@ -7,6 +7,7 @@ away, notes each file that is opened for writing outside the folder, each progra
 environment is noted at the end. Only the imports, which cost seconds, are shared.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -63,14 +64,16 @@ class Reader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
 
     def read(self, command: str, folder: Path) -> Outcome:
         """Run a command on a job folder, and tell how that ended."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write((json.dumps({"command": command, "folder": str(folder)}) + "\n").encode())
         self._process.stdin.flush()
         told = json.loads(self._process.stdout.readline())
@@ -90,7 +93,7 @@ def _serve() -> None:
 
 def import_all() -> None:
     """What a child would import, optional packages too, and what its first use of them would make."""
-    import onnx.checker
+    import onnx.checker  # noqa: F401
     import onnxruntime
     import PIL.Image
     import pyarrow.parquet  # noqa: F401
@@ -98,10 +101,13 @@ def import_all() -> None:
 
     import core.convert
     import core.inspect  # noqa: F401
+    from core.data import FORMATS
     from core.networks import families
     from core.networks.timm import library
 
     torch.set_num_threads(1)
+    for name in FORMATS:
+        importlib.import_module(f"core.data.{name}")
     families()
     library()
     PIL.Image.init()
@@ -129,7 +135,11 @@ def _child(command: str, folder: Path) -> None:
     """Become the child: its events, its log and its deeds go into files of the folder; never returns."""
     code = 70
     try:
-        for number, name, how in ((0, os.devnull, os.O_RDONLY), (1, folder / "events", os.O_RDWR | os.O_CREAT), (2, folder / "log", os.O_RDWR | os.O_CREAT)):
+        for number, name, how in (
+            (0, os.devnull, os.O_RDONLY),
+            (1, folder / "events", os.O_RDWR | os.O_CREAT),
+            (2, folder / "log", os.O_RDWR | os.O_CREAT),
+        ):
             os.dup2(os.open(name, how, 0o600), number)
         deeds = os.open(folder / "deeds", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))

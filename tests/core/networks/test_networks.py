@@ -49,6 +49,9 @@ def test_all_that_is_wrong_is_told_at_once_in_words_of_json() -> None:
     assert (refused.value.where, told["/architecture/input"]) == ("/architecture/dpth", "a list is wanted")
     with pytest.raises(Refused, match="a list of at least 1 is wanted, here are 0"):
         parse({"family": "graph", "input": [3, 8, 8], "classes": 10, "nodes": []})
+    with pytest.raises(Refused) as refused:
+        parse({"family": "graph", "input": [3, 8, 8], "classes": 10, "nodes": [5]})
+    assert [each.where for each in refused.value.all] == ["/architecture/nodes/0"]
 
 
 def test_the_pointer_begins_where_the_architecture_stood() -> None:
