@@ -96,7 +96,7 @@ class Story:
         words = ("upload", "teacher", str(tmp_path / "teacher.safetensors"), "--architecture", architecture, "--no-normalization")
         rejected = stack.asked(*words, code=1)
         assert rejected["status"] == "rejected"
-        assert "pickle" in rejected["problem"]["reason"] + rejected["problem"]["hint"]
+        assert "torch.save" in rejected["problem"]["reason"] + rejected["problem"]["hint"]
         told = stack.retort(*words)
         assert told.returncode == 1
         assert "Traceback" not in told.stderr
