@@ -170,7 +170,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _environment(threads: int) -> Mapping[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "THP_MEM_ALLOC_ENABLE": "1"}  # as worker/child.py sets them
 
 
 def _run(arguments: list[str], *, threads: int) -> str:
