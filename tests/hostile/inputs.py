@@ -15,7 +15,7 @@ MEMORY = 256 << 20
 """Bytes that a reader may take beyond what the process had before."""
 SECONDS = 5.0
 """Of processor time."""
-_ADDRESS = re.compile(r"0x[0-9a-f]{6,}|Traceback|<class |<function | object at |File \"")
+_ADDRESS = re.compile(r"0x[0-9a-f]{6,}|Traceback|<class |<function | object at 0x|File \"")
 
 MLP = {"family": "mlp", "input": [1, 8, 8], "classes": 10, "hidden": [16]}
 TEACHER: Mapping[str, Any] = {"architecture": MLP, "normalization": {"mean": [0.3], "std": [0.4]}}
